@@ -1,0 +1,1 @@
+"""Adapters for training frameworks; each is one module, imported only by those who use that framework."""

@@ -1,0 +1,204 @@
+"""What a check is.
+
+A check decides one thing from records and nothing else. It lives in ``torchwatch/checks/<category>/<slug>.py``
+(dashes of the slug as underscores) and ends in ``CHECK = Check(...)``; :func:`all_checks` finds it by walking the
+package, so there is no list to edit. Its module docstring is its documentation page: a first line that says
+what it reports, then the headings *What it detects*, *Why it matters*, *What to do*, *When it is fine*.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from functools import cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from torchwatch.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torchwatch.history import History
+
+
+class Severity(IntEnum):
+    """How bad an issue is; comparable."""
+
+    INFO = 0
+    WARNING = 1
+    CRITICAL = 2
+
+    @property
+    def word(self) -> str:
+        """The word used in records: ``info``, ``warning`` or ``critical``."""
+        return self.name.lower()
+
+
+class Category(Enum):
+    """What part of training a check speaks about; also its folder."""
+
+    LOSS = "loss"
+    GRADIENTS = "gradients"
+    ACTIVATIONS = "activations"
+    WIRING = "wiring"
+    THROUGHPUT = "throughput"
+    MEMORY = "memory"
+    SYSTEM = "system"
+    LOGS = "logs"
+    PROFILER = "profiler"
+    SUSTAINABILITY = "sustainability"
+    ARCHITECTURE = "architecture"
+
+
+class Cause(IntEnum):
+    """Causal order inside an incident: the earliest is the likelier root."""
+
+    WIRING = 0
+    INPUT = 1
+    PARAMETER = 2
+    ACTIVATION = 3
+    GRADIENT = 4
+    LOSS = 5
+    OTHER = 6
+
+
+class On(Enum):
+    """The records after which a check looks. ``STEP`` covers ``step`` and ``steps`` lines: one pass per line."""
+
+    LAYOUT = "layout"
+    STEP = "step"
+    INTERVAL = "interval"
+    EVAL = "eval"
+    SYSTEM = "system"
+    PROFILE = "profile"
+    LOG = "log"
+    END = "end"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is wrong now.
+
+    One per layer where it is per layer. ``since_step`` is the onset as far as the records show, not the step
+    at which it was noticed. ``severity`` None means the check's own. ``title`` is one short sentence with the
+    key number in it, ``detail`` the evidence, ``value``/``threshold`` the measured ``metric`` against its limit.
+    ``fix``/``snippet`` None mean the check's own.
+    """
+
+    title: str
+    since_step: int
+    detail: str = ""
+    severity: Severity | None = None
+    layer: str | None = None
+    metric: str | None = None
+    value: float | None = None
+    threshold: float | None = None
+    fix: str | None = None
+    snippet: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotReady:
+    """The check cannot tell yet, and why ("needs 64 steps, 12 seen")."""
+
+    reason: str
+
+
+Find = Callable[["History", Any], "list[Finding] | NotReady"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check. ``slug``, ``doc`` and ``title`` are filled in from its file by :func:`all_checks`.
+
+    ``reads`` are required fields by their name in the records ("loss", "val_loss", "grad_norms",
+    "activations.dead_fraction", "wait_time_s", "rss_bytes" …): when a run has none of one of them, the check is
+    listed as "not run: no `<field>`". ``uses`` are optional ones. ``resolve_after`` is how many consecutive clean
+    looks resolve an issue (looks of this check; a ``steps`` line counts as its number of steps).
+    """
+
+    severity: Severity
+    category: Category
+    cause: Cause
+    when: frozenset[On]
+    reads: tuple[str, ...]
+    find: Find
+    limits: Any
+    fix: str
+    uses: tuple[str, ...] = ()
+    snippet: str | None = None
+    resolve_after: int = 2
+    slug: str = ""
+    doc: str = ""
+
+    @property
+    def title(self) -> str:
+        """First line of the documentation."""
+        return self.doc.partition("\n")[0]
+
+
+@cache
+def all_checks() -> Mapping[str, Check]:
+    """Every check of the package by slug, sorted; the slug is the file's name with dashes."""
+    package = importlib.import_module("torchwatch.checks")
+    found = {}
+    for info in pkgutil.walk_packages(package.__path__, "torchwatch.checks."):
+        if info.ispkg:
+            continue
+        module = importlib.import_module(info.name)
+        slug = info.name.rpartition(".")[2].replace("_", "-")
+        found[slug] = dataclasses.replace(module.CHECK, slug=slug, doc=inspect.cleandoc(module.__doc__ or ""))
+    return MappingProxyType(dict(sorted(found.items())))
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The checks in force: all but the ignored ones, with overridden limits."""
+
+    checks: tuple[Check, ...]
+    ignored: tuple[str, ...] = ()
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def limits(self) -> dict[str, dict[str, Any]]:
+        """Every limit in force, as plain JSON for the run header."""
+        return {c.slug: dataclasses.asdict(c.limits) for c in self.checks}
+
+
+def select(
+    limits: Mapping[str, Mapping[str, Any]] | None = None, ignore: Iterable[str] = ()
+) -> Selection:
+    """The checks in force.
+
+    Raises:
+        ConfigError: an unknown check or limit, with the nearest match, or a value of the wrong type.
+    """
+    known = all_checks()
+    ignored = tuple(dict.fromkeys([ignore] if isinstance(ignore, str) else ignore))
+    for slug in (*ignored, *(limits or {})):
+        if slug not in known:
+            raise ConfigError(f"there is no check {slug!r}{_nearest(slug, known)}")
+    overrides = {slug: dict(values) for slug, values in (limits or {}).items()}
+    checks = tuple(_override(c, overrides.get(c.slug, {})) for c in known.values() if c.slug not in ignored)
+    return Selection(checks=checks, ignored=ignored, overrides=overrides)
+
+
+def _override(check: Check, values: Mapping[str, Any]) -> Check:
+    current = dataclasses.asdict(check.limits)
+    for name, value in values.items():
+        if name not in current:
+            raise ConfigError(f"check {check.slug!r} has no limit {name!r}{_nearest(name, current)}")
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ConfigError(f"limit {name!r} of check {check.slug!r} must be a number, not {value!r}")
+    if not values:
+        return check
+    return dataclasses.replace(check, limits=dataclasses.replace(check.limits, **values))
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

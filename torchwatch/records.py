@@ -1,0 +1,666 @@
+"""Every kind of line in a run file, and how it becomes bytes and back.
+
+A record is a frozen dataclass; its fields are the keys of one JSON line. Fields named ``*_s``, ``*_bytes``,
+``*_w`` carry that unit. A field that was not measured is ``None`` and is left out of the line.
+
+**Columns** are float32 arrays with one entry per parameter (``grad_norms``, ``update_ratios``,
+``weight_norms``) or per layer (``activations.*``) of the latest :class:`Layout`. An entry that was not measured
+holds :data:`MISSING`, a NaN with a payload of its own (the idea of R's ``NA_real_``); every other NaN or
+infinity *was* measured. Use :func:`is_missing` and :func:`is_bad` to tell them apart.
+
+**Strict JSON**: a non-finite number is written as ``null`` and the line's ``nonfinite`` map says which it was
+(``{"loss": "nan", "grad_norms.3": "inf"}``); decoding restores it.
+
+Adding fields or kinds keeps :data:`SCHEMA`; unknown fields are ignored, unknown kinds become :class:`Unknown`.
+This docstring is longer than its file's functions because the file is the format's only description in code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from torchwatch.errors import NewerSchema, NotARunFile
+
+SCHEMA = 1
+
+Column = npt.NDArray[np.float32]
+
+MISSING: np.float32 = np.uint32(0x7FC007A2).view(np.float32)
+"""The entry of a column that was not measured; compare with :func:`is_missing`, never with ``==``."""
+
+_MISSING_BITS = 0x7FC007A2
+
+
+def is_missing(column: Column) -> npt.NDArray[np.bool_]:
+    """Entries that were not measured. Shape of the input, bool."""
+    return np.ascontiguousarray(column, np.float32).view(np.uint32) == _MISSING_BITS
+
+
+def is_bad(column: Column) -> npt.NDArray[np.bool_]:
+    """Entries that were measured and are NaN or infinite. Shape of the input, bool."""
+    return ~np.isfinite(column) & ~is_missing(column)
+
+
+def missing_column(width: int) -> Column:
+    """A column of ``width`` entries, none of them measured."""
+    return np.full(width, _MISSING_BITS, np.uint32).view(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerInfo:
+    """One layer: a leaf module, or a module that owns parameters itself.
+
+    ``name`` is its dotted path ("" is the model itself), ``order`` its place in the first forward pass (None:
+    never called), ``inputs``/``outputs`` the shapes of that pass, batch axis first. ``attributes`` are plain
+    numbers and words such as ``in_features``. ``watched`` is False where its activations cannot be measured.
+    """
+
+    name: str
+    type: str
+    parameters: int = 0
+    trainable: bool = True
+    order: int | None = None
+    inputs: list[list[int]] = field(default_factory=list)
+    outputs: list[list[int]] = field(default_factory=list)
+    attributes: dict[str, Any] = field(default_factory=dict)
+    watched: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterInfo:
+    """One parameter: its name, the index of its layer, and where it is optimised.
+
+    ``optimizer`` and ``group`` index ``Layout.optimizers`` and its groups; None: in no optimizer seen so far.
+    """
+
+    name: str
+    layer: int
+    shape: list[int]
+    dtype: str
+    trainable: bool = True
+    optimizer: int | None = None
+    group: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerInfo:
+    """One optimizer that stepped watched parameters; ``groups`` hold its plain options (lr, momentum …)."""
+
+    type: str
+    groups: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What all records share: ``kind`` is the line's first key."""
+
+    kind: ClassVar[str] = ""
+    keep_none: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunHeader(Record):
+    """First line. ``time`` is ISO 8601 with zone; ``limits`` are those of every check in force.
+
+    ``software`` maps package to version, ``device`` describes the machine, ``recipe`` is ``file.py:function``.
+    """
+
+    kind: ClassVar[str] = "run"
+    schema: int = SCHEMA
+    run_id: str = ""
+    name: str = ""
+    time: str = ""
+    torchwatch: str = ""
+    rank: int = 0
+    world: int = 1
+    pid: int = 0
+    model: str = ""
+    parameters: int = 0
+    software: dict[str, str] = field(default_factory=dict)
+    device: dict[str, Any] = field(default_factory=dict)
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    limits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ignore: list[str] = field(default_factory=list)
+    recipe: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout(Record):
+    """What columns refer to, until the next layout.
+
+    ``coverage`` maps what is measured ("activations", "gradients", "loss" …) to "ok" or to the reason why not.
+    """
+
+    kind: ClassVar[str] = "layout"
+    step: int = 0
+    layers: list[LayerInfo] = field(default_factory=list)
+    parameters: list[ParameterInfo] = field(default_factory=list)
+    optimizers: list[OptimizerInfo] = field(default_factory=list)
+    coverage: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Step(Record):
+    """One optimisation step. ``time_s`` counts from the start of the run; ``epoch`` from 0.
+
+    ``loss`` is the mean of what was logged in the step, ``loss_source`` one of ``log``, ``module``, ``output``.
+    ``lr`` is per parameter group, all optimizers in the layout's order. ``grad_norm`` is the global L2 norm as
+    the optimizer sees it, ``grad_norm_preclip`` the one before clipping (only when clipping was observed).
+    ``update_ratio`` is ‖Δw‖/‖w‖ over a fixed scattered slice of all parameters: exactly 0 means that no sampled
+    weight changed. ``stale_gradients`` is None where it was not watched. ``wait_time_s`` is time spent waiting
+    for data (only with ``watch.batches``); ``watch_time_s`` what torchwatch itself took in the training thread.
+
+    Columns, where due: per parameter ``grad_norms`` (L2), ``update_ratios``, ``weight_norms`` (L2); per layer
+    ``activations[statistic]``, statistic one of mean, std, rms, zero_fraction, dead_fraction, batch_std, absmax,
+    nonfinite. ``dead_fraction`` speaks of the output units of activation modules and of the *input* units of
+    Linear and Conv layers. ``batch_std`` is the standard deviation across the batch relative to the rms.
+    """
+
+    kind: ClassVar[str] = "step"
+    step: int = 0
+    epoch: int | None = None
+    time_s: float = 0.0
+    loss: float | None = None
+    loss_source: str | None = None
+    lr: list[float] | None = None
+    samples: int | None = None
+    step_time_s: float | None = None
+    wait_time_s: float | None = None
+    grad_norm: float | None = None
+    grad_norm_preclip: float | None = None
+    clipped: bool | None = None
+    update_ratio: float | None = None
+    grad_scale: float | None = None
+    skipped: bool | None = None
+    foreign_optimizer: bool | None = None
+    stale_gradients: bool | None = None
+    metrics: dict[str, float | None] | None = None
+    watch_time_s: float | None = None
+    grad_norms: Column | None = None
+    update_ratios: Column | None = None
+    weight_norms: Column | None = None
+    activations: dict[str, Column] | None = None
+
+
+STEP_COLUMNS = ("grad_norms", "update_ratios", "weight_norms", "activations")
+STEP_SCALARS = tuple(f.name for f in dataclasses.fields(Step) if f.name not in STEP_COLUMNS)
+
+
+@dataclass(frozen=True, slots=True)
+class Steps(Record):
+    """Consecutive fast steps in one line: every scalar of :class:`Step` as a list with one entry per step.
+
+    A scalar that no step measured is left out; None stands where one step did not measure it. ``metrics`` maps
+    a name to such a list. ``columns`` maps an index into these lists (as text) to that step's columns.
+    """
+
+    kind: ClassVar[str] = "steps"
+    step: list[int] = field(default_factory=list)
+    epoch: list[int | None] | None = None
+    time_s: list[float] | None = None
+    loss: list[float | None] | None = None
+    loss_source: list[str | None] | None = None
+    lr: list[list[float] | None] | None = None
+    samples: list[int | None] | None = None
+    step_time_s: list[float | None] | None = None
+    wait_time_s: list[float | None] | None = None
+    grad_norm: list[float | None] | None = None
+    grad_norm_preclip: list[float | None] | None = None
+    clipped: list[bool | None] | None = None
+    update_ratio: list[float | None] | None = None
+    grad_scale: list[float | None] | None = None
+    skipped: list[bool | None] | None = None
+    foreign_optimizer: list[bool | None] | None = None
+    stale_gradients: list[bool | None] | None = None
+    metrics: dict[str, list[float | None]] | None = None
+    watch_time_s: list[float | None] | None = None
+    columns: dict[str, StepColumns] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepColumns:
+    """The columns of one step inside a :class:`Steps` line; fields as in :class:`Step`."""
+
+    grad_norms: Column | None = None
+    update_ratios: Column | None = None
+    weight_norms: Column | None = None
+    activations: dict[str, Column] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Interval(Record):
+    """A stretch of steps: until the end of an epoch or ``interval_steps`` steps, whichever comes first.
+
+    ``closed_by`` is ``epoch``, ``steps`` or ``end``. ``duration_s`` is wall time, ``busy_s`` the sum of step and
+    wait times in it (evaluation is not in it); throughputs are over ``busy_s``. Memory is read when the interval
+    closes. ``wait_share`` is waiting for data over ``busy_s``. ``watch_share`` is what watching cost: training
+    thread plus recorder thread CPU time over ``busy_s``. ``dropped`` counts step details lost under pressure.
+    """
+
+    kind: ClassVar[str] = "interval"
+    index: int = 0
+    first_step: int = 0
+    last_step: int = 0
+    steps: int = 0
+    epoch: int | None = None
+    time_s: float = 0.0
+    closed_by: str = "steps"
+    duration_s: float = 0.0
+    busy_s: float | None = None
+    loss_mean: float | None = None
+    loss_std: float | None = None
+    loss_min: float | None = None
+    loss_max: float | None = None
+    lr_max: float | None = None
+    grad_norm_median: float | None = None
+    update_ratio_median: float | None = None
+    samples: int | None = None
+    steps_per_s: float | None = None
+    samples_per_s: float | None = None
+    step_time_median_s: float | None = None
+    wait_share: float | None = None
+    rss_bytes: int | None = None
+    cuda_allocated_bytes: int | None = None
+    cuda_reserved_bytes: int | None = None
+    cpu_percent: float | None = None
+    watch_share: float | None = None
+    dropped: int = 0
+    thinned: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch(Record):
+    """End of epoch ``epoch`` (from 0): aggregate of its intervals plus what ``watch.epoch`` was given."""
+
+    kind: ClassVar[str] = "epoch"
+    epoch: int = 0
+    step: int = 0
+    steps: int = 0
+    time_s: float = 0.0
+    duration_s: float = 0.0
+    loss_mean: float | None = None
+    samples: int | None = None
+    samples_per_s: float | None = None
+    wait_share: float | None = None
+    metrics: dict[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Eval(Record):
+    """One evaluation: the metrics whose names begin with ``val_``, ``valid_``, ``eval_`` or ``test_``."""
+
+    kind: ClassVar[str] = "eval"
+    step: int = 0
+    epoch: int | None = None
+    time_s: float = 0.0
+    metrics: dict[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class System(Record):
+    """About once a second. ``since_step_s``: time since the last step ended."""
+
+    kind: ClassVar[str] = "system"
+    time_s: float = 0.0
+    step: int = 0
+    cpu_percent: float | None = None
+    rss_bytes: int | None = None
+    cuda_allocated_bytes: int | None = None
+    cuda_reserved_bytes: int | None = None
+    since_step_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Profile(Record):
+    """One profiler window: per-layer self times and operator categories, as plain JSON."""
+
+    kind: ClassVar[str] = "profile"
+    step: int = 0
+    time_s: float = 0.0
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Attention(Record):
+    """Attention statistics per head of one sampled step, as plain JSON."""
+
+    kind: ClassVar[str] = "attention"
+    step: int = 0
+    time_s: float = 0.0
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Log(Record):
+    """A message logged, warned or raised by the host while it was watched. ``level`` as in ``logging``."""
+
+    kind: ClassVar[str] = "log"
+    step: int = 0
+    time_s: float = 0.0
+    level: str = "WARNING"
+    source: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Alert(Record):
+    """An issue opening, changing or resolving. Every key is in the line, null where it does not apply."""
+
+    kind: ClassVar[str] = "alert"
+    keep_none: ClassVar[bool] = True
+    state: str = "opened"
+    check: str = ""
+    severity: str = "info"
+    category: str = ""
+    title: str = ""
+    detail: str = ""
+    step: int = 0
+    epoch: int | None = None
+    layer: str | None = None
+    metric: str | None = None
+    value: float | None = None
+    threshold: float | None = None
+    fix: str = ""
+    snippet: str | None = None
+    count: int = 1
+    since_step: int = 0
+    last_step: int = 0
+    worst: float | None = None
+    incident: int = 0
+    root: bool = False
+    explanation: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Note(Record):
+    """Something torchwatch says about itself: a collector switched off, a loss not seen, a file renamed."""
+
+    kind: ClassVar[str] = "note"
+    step: int = 0
+    time_s: float = 0.0
+    topic: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Blackbox(Record):
+    """The last measured steps in full, written at a critical alert or when an exception ends the body."""
+
+    kind: ClassVar[str] = "blackbox"
+    step: int = 0
+    time_s: float = 0.0
+    reason: str = ""
+    steps: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class End(Record):
+    """Last line. ``status`` is ``finished``, ``interrupted`` or ``crashed`` (then ``error`` and ``traceback``).
+
+    ``complete`` is False when lines were lost (disk full, file deleted, recorder overrun): ``dropped`` says how
+    many step details and ``lost_lines`` how many lines.
+    """
+
+    kind: ClassVar[str] = "end"
+    status: str = "finished"
+    step: int = 0
+    steps: int = 0
+    epochs: int = 0
+    time_s: float = 0.0
+    samples: int | None = None
+    health_score: int | None = None
+    issues: dict[str, int] = field(default_factory=dict)
+    watch_share: float | None = None
+    complete: bool = True
+    dropped: int = 0
+    lost_lines: int = 0
+    error: str | None = None
+    traceback: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown(Record):
+    """A line of a kind that this version does not know, kept raw."""
+
+    name: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+KINDS: Mapping[str, type[Record]] = {
+    cls.kind: cls
+    for cls in (
+        RunHeader, Layout, Step, Steps, Interval, Epoch, Eval, System, Profile, Attention, Log, Alert, Note,
+        Blackbox, End,
+    )
+}  # fmt: skip
+
+_WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+def encode(record: Record) -> bytes:
+    """One line, newline included. Raises TypeError when a value is not JSON."""
+    bad: dict[str, str] = {}
+    if isinstance(record, Unknown):
+        body = {"kind": record.name, **record.data}
+    else:
+        body = {"kind": record.kind, **_plain_fields(record, "", bad, keep_none=record.keep_none)}
+    if bad:
+        body["nonfinite"] = bad
+    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
+
+
+def decode(line: bytes | str) -> Record:
+    """The record of one line. Raises ValueError when it is not one JSON object with a ``kind``."""
+    body = orjson.loads(line)
+    if not isinstance(body, dict) or not isinstance(body.get("kind"), str):
+        raise ValueError("not a record: no `kind`")
+    kind = body.pop("kind")
+    cls = KINDS.get(kind)
+    nonfinite = body.pop("nonfinite", None) or {}
+    for path, word in nonfinite.items():
+        _restore(body, path, _WORDS[word])
+    if cls is None:
+        return Unknown(name=kind, data=body)
+    return typing.cast("Record", _build(cls, body))
+
+
+def decode_header(line: bytes | str) -> RunHeader:
+    """The header in a file's first line.
+
+    Raises:
+        NotARunFile: the line is not a torchwatch run header.
+        NewerSchema: it was written with a newer schema.
+    """
+    try:
+        record = decode(line)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+        record = None
+    if not isinstance(record, RunHeader):
+        raise NotARunFile("its first line is not a torchwatch run header")
+    if not isinstance(record.schema, int) or record.schema < 1:
+        raise NotARunFile(f"its header names schema {record.schema!r}, which is not a schema number")
+    if record.schema > SCHEMA:
+        raise NewerSchema(
+            f"it was written with schema {record.schema}, and this torchwatch reads up to schema {SCHEMA}: "
+            "upgrade torchwatch-monitor"
+        )
+    return record
+
+
+def expand(record: Steps) -> Iterator[Step]:
+    """The single steps of a ``steps`` line, equal to what was batched into it."""
+    names = [n for n in STEP_SCALARS if n not in ("step", "metrics") and getattr(record, n) is not None]
+    lists = [getattr(record, n) for n in names]
+    for i, step in enumerate(record.step):
+        values = {n: column[i] for n, column in zip(names, lists, strict=True)}
+        if record.metrics is not None:
+            seen = {k: v[i] for k, v in record.metrics.items() if v[i] is not None}
+            values["metrics"] = seen or None
+        columns = (record.columns or {}).get(str(i))
+        if columns is not None:
+            values |= {n: getattr(columns, n) for n in STEP_COLUMNS}
+        yield Step(step=step, **values)
+
+
+def batch(steps: list[Step]) -> Steps:
+    """Several steps as one ``steps`` line; :func:`expand` gives them back."""
+    values: dict[str, Any] = {"step": [s.step for s in steps]}
+    for name in STEP_SCALARS:
+        if name not in ("step", "metrics"):
+            column = [getattr(s, name) for s in steps]
+            if any(v is not None for v in column):
+                values[name] = column
+    names = {k: None for s in steps for k in s.metrics or ()}
+    if names:
+        values["metrics"] = {k: [(s.metrics or {}).get(k) for s in steps] for k in names}
+    columns = {
+        str(i): StepColumns(**{n: getattr(s, n) for n in STEP_COLUMNS})
+        for i, s in enumerate(steps)
+        if any(getattr(s, n) is not None for n in STEP_COLUMNS)
+    }
+    return Steps(**values, columns=columns or None)
+
+
+def _plain_fields(value: Any, path: str, bad: dict[str, str], *, keep_none: bool) -> dict[str, Any]:
+    result = {}
+    for name in _field_names(type(value)):
+        item = getattr(value, name)
+        if item is None:
+            if keep_none:
+                result[name] = None
+            continue
+        result[name] = _plain(item, f"{path}{name}", bad)
+    return result
+
+
+def _plain(value: Any, path: str, bad: dict[str, str]) -> Any:
+    """The value as JSON; every non-finite number in it goes into ``bad`` under its path."""
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return float(value)
+        bad[path] = _word(value)
+        return None
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, np.ndarray):
+        column = np.ascontiguousarray(value, np.float32)
+        for i in np.flatnonzero(is_bad(column)):
+            bad[f"{path}.{i}"] = _word(float(column[i]))
+        return column
+    if isinstance(value, np.generic):
+        return _plain(value.item(), path, bad)
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v, f"{path}.{k}", bad) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v, f"{path}.{i}", bad) for i, v in enumerate(value)]
+    if dataclasses.is_dataclass(value):
+        return _plain_fields(value, f"{path}.", bad, keep_none=False)
+    raise TypeError(f"{path}: {type(value).__name__} is not JSON")
+
+
+def _word(value: float) -> str:
+    return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+
+
+def _restore(body: Any, path: str, value: float) -> None:
+    """Put ``value`` where ``path`` leads; keys may contain dots, so the longest key that fits is tried first."""
+    if isinstance(body, list):
+        head, _, rest = path.partition(".")
+        if not head.isdecimal() or int(head) >= len(body):
+            return
+        if rest:
+            _restore(body[int(head)], rest, value)
+        elif body[int(head)] is None:
+            body[int(head)] = value
+        return
+    if not isinstance(body, dict):
+        return
+    if path in body:
+        if body[path] is None:
+            body[path] = value
+        return
+    for key in sorted(body, key=len, reverse=True):
+        if path.startswith(f"{key}."):
+            _restore(body[key], path[len(key) + 1 :], value)
+
+
+@cache
+def _field_names(cls: type) -> tuple[str, ...]:
+    return tuple(f.name for f in dataclasses.fields(cls))
+
+
+@cache
+def _converters(cls: type) -> dict[str, Callable[[Any], Any]]:
+    hints = typing.get_type_hints(cls)
+    return {name: _converter(hints[name]) for name in _field_names(cls)}
+
+
+def _converter(hint: Any) -> Callable[[Any], Any]:
+    """How a JSON value becomes a value of the annotated type; anything plain passes unchanged."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        inner = [a for a in arguments if a is not type(None)]
+        return _converter(inner[0]) if len(inner) == 1 else _same
+    if origin is np.ndarray:
+        return _column
+    if hint is float:
+        return _float
+    if origin is list and arguments:
+        return _each(_converter(arguments[0]))
+    if origin is dict and len(arguments) == 2:
+        return _each_value(_converter(arguments[1]))
+    if dataclasses.is_dataclass(hint):
+        return lambda value: _build(typing.cast("type", hint), value)
+    return _same
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _float(value: Any) -> Any:
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _each(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    if convert is _same:
+        return _same
+    return lambda values: [None if v is None else convert(v) for v in values]
+
+
+def _each_value(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    if convert is _same:
+        return _same
+    return lambda values: {k: None if v is None else convert(v) for k, v in values.items()}
+
+
+def _column(values: Any) -> Column:
+    """A float32 column; null is :data:`MISSING` (non-finite numbers were restored before)."""
+    absent = [i for i, v in enumerate(values) if v is None]
+    if not absent:
+        return np.array(values, np.float32)
+    column = np.array([0.0 if v is None else v for v in values], np.float32)
+    column.view(np.uint32)[absent] = _MISSING_BITS
+    return column
+
+
+def _build(cls: type, body: dict[str, Any]) -> Any:
+    converters = _converters(cls)
+    known = {}
+    for name, value in body.items():
+        convert = converters.get(name)
+        if convert is not None:
+            known[name] = None if value is None else convert(value)
+    return cls(**known)

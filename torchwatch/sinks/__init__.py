@@ -1,0 +1,1 @@
+"""Where live records also go: one sink, one file."""
