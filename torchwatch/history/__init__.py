@@ -1,0 +1,7 @@
+"""What checks see: the records so far, bounded and in columns, the same live and in replay."""
+
+from torchwatch.history.columns import Columns
+from torchwatch.history.history import History
+from torchwatch.history.scalars import Series
+
+__all__ = ["Columns", "History", "Series"]

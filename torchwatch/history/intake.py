@@ -1,0 +1,211 @@
+"""How records enter the history."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any
+
+from torchwatch.history.columns import ColumnHistory
+from torchwatch.history.learning_rate import LearningRate
+from torchwatch.history.rows import Rows
+from torchwatch.history.scalars import Scalars
+from torchwatch.records import (
+    STEP_COLUMNS,
+    STEP_SCALARS,
+    Column,
+    Epoch,
+    Eval,
+    Interval,
+    Layout,
+    Log,
+    Record,
+    RunHeader,
+    Step,
+    StepColumns,
+    Steps,
+    System,
+    is_missing,
+)
+
+_SCALARS = tuple(n for n in STEP_SCALARS if n not in ("step", "loss_source", "lr", "metrics"))
+_INTERVAL_FIELDS = tuple(
+    f.name for f in dataclasses.fields(Interval) if f.default is None and f.name not in ("epoch", "thinned")
+)
+_SYSTEM_FIELDS = tuple(f.name for f in dataclasses.fields(System) if f.default is None)
+_MOST_NAMES = 4096
+_MOST_EVAL_NAMES = 256
+
+
+class Intake:
+    """The state behind :class:`~torchwatch.history.History` and everything that changes it."""
+
+    def __init__(self) -> None:
+        self.header = RunHeader()
+        self.layout: Layout | None = None
+        self.step = 0
+        self.epoch: int | None = None
+        self.time_s = 0.0
+        self.new_from = 1
+        self.declared: dict[str, Any] = {}
+        self._intervals = Rows[Interval](4096)
+        self._epochs = Rows[Epoch](4096)
+        self._evals = Rows[Eval](4096)
+        self._systems = Rows[System](1024, thin=False)
+        self._logs = Rows[Log](256, thin=False)
+        self._scalars = Scalars()
+        self._columns: dict[str, ColumnHistory] = {}
+        self._rate = LearningRate()
+        self._seen: set[str] = set()
+        self._eval_best: dict[str, tuple[int, float] | None] = {}
+        self._pass: dict[Hashable, Any] = {}
+        self._slow: dict[Hashable, Any] = {}
+
+    def add(self, record: Record) -> None:
+        """Take in one record; kinds that no check reads are ignored."""
+        self._pass.clear()
+        take = _TAKERS.get(type(record))
+        if take is not None:
+            self.new_from = self.step + 1
+            take(self, record)
+
+    def _take_header(self, record: RunHeader) -> None:
+        self.header = record
+        declared = record.config.get("declare")
+        self.declared = dict(declared) if isinstance(declared, Mapping) else {}
+
+    def _take_layout(self, record: Layout) -> None:
+        before, self.layout = self.layout, record
+        self._see(("layout",))
+        same = before is None or _names(before) == _names(record)
+        self._columns = {
+            name: column
+            for name, column in self._columns.items()
+            if same and column.width == self._width(name)
+        }
+
+    def _take_step(self, record: Step) -> None:
+        values: dict[str, Any] = {name: getattr(record, name) for name in _SCALARS}
+        rate = values["lr"] = _largest(record.lr)
+        if record.metrics:
+            values |= {f"metrics.{k}": v for k, v in record.metrics.items()}
+        if record.loss_source is not None:
+            self._see(("loss_source",))
+        self._see(n for n, v in values.items() if v is not None)
+        self._scalars.put(record.step, values)
+        if rate is not None:
+            self._rate.put(record.step, record.epoch, rate)
+        self._put_columns(record.step, record)
+        self._at(record.step, record.epoch, record.time_s)
+        self.new_from = record.step
+
+    def _take_steps(self, record: Steps) -> None:
+        if not record.step:
+            return
+        values: dict[str, Sequence[Any]] = {
+            name: column for name in _SCALARS if (column := getattr(record, name)) is not None
+        }
+        epochs = record.epoch or [None] * len(record.step)
+        if record.lr is not None:
+            rates = values["lr"] = [_largest(r) for r in record.lr]
+            self._rate.extend(record.step, epochs, rates)
+        values |= {f"metrics.{k}": v for k, v in (record.metrics or {}).items()}
+        if record.loss_source is not None:
+            self._see(("loss_source",))
+        self._see(n for n, v in values.items() if n not in self._seen and any(x is not None for x in v))
+        self._scalars.extend(record.step, values)
+        for index, columns in (record.columns or {}).items():
+            self._put_columns(record.step[int(index)], columns)
+        last_epoch = next((e for e in reversed(epochs) if e is not None), None)
+        self._at(record.step[-1], last_epoch, record.time_s[-1] if record.time_s else 0.0)
+        self.new_from = record.step[0]
+
+    def _take_interval(self, record: Interval) -> None:
+        self._slow.clear()
+        self._intervals.append(record)
+        self._see(n for n in _INTERVAL_FIELDS if getattr(record, n) is not None)
+        for column in self._columns.values():
+            column.close_interval(record.last_step)
+        self._at(self.step, record.epoch, record.time_s)
+
+    def _take_epoch(self, record: Epoch) -> None:
+        self._epochs.append(record)
+        self._see(("epochs", *(n for n, v in record.metrics.items() if v is not None)))
+        self._at(self.step, record.epoch, record.time_s)
+
+    def _take_eval(self, record: Eval) -> None:
+        self._slow.clear()
+        self._evals.append(record)
+        for name, value in record.metrics.items():
+            known = name in self._eval_best or len(self._eval_best) < _MOST_EVAL_NAMES
+            if known and isinstance(value, (int, float)):
+                best = self._eval_best.get(name)
+                better = math.isfinite(value) and (best is None or value < best[1])
+                self._eval_best[name] = (record.step, float(value)) if better else best
+        self._see(n for n, v in record.metrics.items() if v is not None)
+        self._at(self.step, record.epoch, record.time_s)
+
+    def _take_system(self, record: System) -> None:
+        self._systems.append(record)
+        self._see(n for n in _SYSTEM_FIELDS if getattr(record, n) is not None)
+        self._at(self.step, None, record.time_s)
+
+    def _take_log(self, record: Log) -> None:
+        self._logs.append(record)
+        self._see(("log",))
+
+    def _at(self, step: int, epoch: int | None, time_s: float) -> None:
+        self.step = step
+        self.epoch = self.epoch if epoch is None else epoch
+        self.time_s = max(self.time_s, time_s)
+
+    def _see(self, names: Iterable[str]) -> None:
+        if len(self._seen) < _MOST_NAMES:
+            self._seen.update(names)
+
+    def _put_columns(self, step: int, record: Step | StepColumns) -> None:
+        for name in STEP_COLUMNS[:-1]:
+            column = getattr(record, name)
+            if column is not None:
+                self._put_column(name, step, column)
+        for statistic, column in (record.activations or {}).items():
+            self._put_column(f"activations.{statistic}", step, column)
+
+    def _put_column(self, name: str, step: int, column: Column) -> None:
+        """Append an observation; one that does not fit the layout cannot be read and is left out."""
+        known = self._columns.get(name)
+        if known is None:
+            if self.layout is not None and len(column) != self._width(name):
+                return
+            known = self._columns[name] = ColumnHistory(len(column))
+        if known.width == len(column):
+            known.put(step, column)
+            if name not in self._seen and not is_missing(column).all():
+                self._see((name,))
+
+    def _width(self, name: str) -> int:
+        assert self.layout is not None
+        return len(self.layout.layers if name.startswith("activations.") else self.layout.parameters)
+
+
+def _names(layout: Layout) -> tuple[list[str], list[str]]:
+    return [x.name for x in layout.layers], [p.name for p in layout.parameters]
+
+
+def _largest(rates: Any) -> float | None:
+    known = [r for r in rates or () if isinstance(r, (int, float))]
+    return float(max(known)) if known else None
+
+
+_TAKERS: dict[type[Record], Callable[[Any, Any], None]] = {
+    RunHeader: Intake._take_header,
+    Layout: Intake._take_layout,
+    Step: Intake._take_step,
+    Steps: Intake._take_steps,
+    Interval: Intake._take_interval,
+    Epoch: Intake._take_epoch,
+    Eval: Intake._take_eval,
+    System: Intake._take_system,
+    Log: Intake._take_log,
+}

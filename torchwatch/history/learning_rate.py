@@ -1,0 +1,66 @@
+"""Where the learning rate warmed up and where it was raised again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SHORTEST_WARM_UP = 20
+"""Steps that count as warm-up in any case."""
+
+_MOST_RISES = 64
+_RISE = 1.1
+
+
+class LearningRate:
+    """Follows the largest learning rate of every step.
+
+    A rise belongs to warm-up while the rate never fell before and the rise before it (or the start) is at most
+    20 steps or one epoch away, so that a staircase over epochs is warm-up too. After that every rise by more
+    than 10 % above the lowest rate since the last one is noted: a restart, or one mark per 10 % of a slow climb.
+    """
+
+    def __init__(self) -> None:
+        self.warm_up_end = SHORTEST_WARM_UP
+        self.rises: list[int] = []
+        self._last: float | None = None
+        self._lowest = 0.0
+        self._rose: tuple[int, int | None] = (0, None)
+        self._fell = False
+
+    def put(self, step: int, epoch: int | None, rate: float) -> None:
+        """Take in the rate of one step."""
+        if rate == self._last:
+            return
+        if self._last is None:
+            self._rose = (step, epoch)
+        elif rate > self._last and self._is_warm_up(step, epoch):
+            self._rose = (step, epoch)
+            self.warm_up_end = max(SHORTEST_WARM_UP, step)
+            self._lowest = rate
+        elif rate > _RISE * self._lowest:
+            self.rises = [*self.rises[1 - _MOST_RISES :], step]
+            self._lowest = rate
+        self._fell |= self._last is not None and rate < self._last
+        self._lowest = min(self._lowest, rate) if self._last is not None else rate
+        self._last = rate
+
+    def extend(
+        self, steps: Sequence[int], epochs: Sequence[int | None], rates: Sequence[float | None]
+    ) -> None:
+        """Take in consecutive steps."""
+        if rates and rates[0] == self._last and rates.count(rates[0]) == len(rates):
+            return
+        for step, epoch, rate in zip(steps, epochs, rates, strict=True):
+            if rate is not None:
+                self.put(step, epoch, rate)
+
+    def _is_warm_up(self, step: int, epoch: int | None) -> bool:
+        if self._fell:
+            return False
+        since, since_epoch = self._rose
+        near_epoch = epoch is not None and since_epoch is not None and epoch - since_epoch <= 1
+        # Before the first epoch has ended nothing tells how long one is, so there only the steps count.
+        return step - since <= SHORTEST_WARM_UP or (near_epoch and epoch != since_epoch)
