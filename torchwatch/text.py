@@ -34,7 +34,9 @@ def markdown(text: object, limit: int = _LONGEST) -> str:
     """The text as literal Markdown: one line, every character that Markdown or HTML reads is escaped."""
     shown = printable(text, limit)
     shown = shown.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", shown)
+    shown = re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", shown)
+    shown = re.sub(r"^(\s*\d+)\.(?=\s|$)", r"\1\\.", shown)  # a numbered list
+    return re.sub(r"^(\s*)([-=])(?=[-=\s]|$)", r"\1\\\2", shown)  # a bullet, a rule, a heading's underline
 
 
 def number(value: float | None) -> str:
@@ -50,8 +52,8 @@ def number(value: float | None) -> str:
 
 def size(count: float | None) -> str:
     """Bytes for people: ``1.2 GB``."""
-    if count is None:
-        return "–"
+    if count is None or not math.isfinite(count):
+        return number(count)
     for unit in ("B", "kB", "MB", "GB"):
         if abs(count) < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -61,8 +63,8 @@ def size(count: float | None) -> str:
 
 def duration(seconds: float | None) -> str:
     """A span of time for people: ``850 ms``, ``12.3 s``, ``4 min 05 s``, ``2 h 07 min``."""
-    if seconds is None:
-        return "–"
+    if seconds is None or not math.isfinite(seconds):
+        return number(seconds)
     if seconds < 1:
         return f"{seconds * 1000:.3g} ms"
     if seconds < 60:
@@ -71,3 +73,13 @@ def duration(seconds: float | None) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def band(score: int | None) -> str:
+    """The word for a health score: excellent (from 90), good (from 70), warning (from 50), critical."""
+    if score is None:
+        return "not known"
+    return next((word for least, word in _BANDS if score >= least), "critical")
+
+
+_BANDS = ((90, "excellent"), (70, "good"), (50, "warning"))
