@@ -1,8 +1,8 @@
 """Small trainings of every kind, each of which writes down all that it computed.
 
 A *case* is a function that trains on a :class:`Stage`: it takes the model to ``stage.watch`` (a Watcher, a
-saboteur, or nothing) and tells the stage its losses, gradients and steps. Two stages that were played the same
-case must have equal diaries, whoever watched. Importing :mod:`tests.zoo` fills :data:`CASES`.
+saboteur, or nothing) and tells the stage its losses, gradients and steps. Two stages that were played the
+same case must have equal diaries, whoever watched. Importing :mod:`tests.zoo` fills :data:`CASES`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Cases that differ in the optimizer: every class of torch.optim, each of its implementations, and wrappers."""
+"""Cases that differ in the optimizer: every class of torch.optim in each implementation, and wrappers."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def optimizer_muon(stage: Stage) -> None:
 
 
 class Lookahead(Optimizer):
-    """A wrapper that is an Optimizer itself: its step calls the inner step, a nested call on the same weights."""
+    """A wrapper that is an Optimizer itself: its step calls the inner one, on the same weights."""
 
     def __init__(self, inner: Optimizer, every: int = 3) -> None:
         self.inner = inner
