@@ -4,57 +4,41 @@ A record is a frozen dataclass; its fields are the keys of one JSON line. Fields
 ``*_w`` carry that unit. A field that was not measured is ``None`` and is left out of the line.
 
 **Columns** are float32 arrays with one entry per parameter (``grad_norms``, ``update_ratios``,
-``weight_norms``) or per layer (``activations.*``) of the latest :class:`Layout`. An entry that was not measured
-holds :data:`MISSING`, a NaN with a payload of its own (the idea of R's ``NA_real_``); every other NaN or
-infinity *was* measured. Use :func:`is_missing` and :func:`is_bad` to tell them apart.
+``weight_norms``) or per layer (``activations.*``) of the latest :class:`Layout`. An entry that was not
+measured holds :data:`MISSING`, a NaN with a payload of its own (the idea of R's ``NA_real_``); every other
+NaN or infinity *was* measured. Use :func:`is_missing` and :func:`is_bad` to tell them apart.
 
 **Strict JSON**: a non-finite number is written as ``null`` and the line's ``nonfinite`` map says which it was
-(``{"loss": "nan", "grad_norms.3": "inf"}``); decoding restores it.
+(``{"loss": "nan", "grad_norms.3": "inf"}``, or ``{"grad_norms": "nan"}`` for all entries of a column);
+decoding restores it. :mod:`torchwatch.codec` has the rules.
 
-Adding fields or kinds keeps :data:`SCHEMA`; unknown fields are ignored, unknown kinds become :class:`Unknown`.
-This docstring is longer than its file's functions because the file is the format's only description in code.
+Adding fields or kinds keeps :data:`SCHEMA`; unknown fields are ignored, unknown kinds become
+:class:`Unknown`. This docstring is longer than its file's functions because the file is the format's only
+description in code.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-import numpy.typing as npt
 import orjson
 
+from torchwatch import codec
 from torchwatch.errors import NewerSchema, NotARunFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 SCHEMA = 1
 
-Column = npt.NDArray[np.float32]
-
-MISSING: np.float32 = np.uint32(0x7FC007A2).view(np.float32)
-"""The entry of a column that was not measured; compare with :func:`is_missing`, never with ``==``."""
-
-_MISSING_BITS = 0x7FC007A2
-
-
-def is_missing(column: Column) -> npt.NDArray[np.bool_]:
-    """Entries that were not measured. Shape of the input, bool."""
-    return np.ascontiguousarray(column, np.float32).view(np.uint32) == _MISSING_BITS
-
-
-def is_bad(column: Column) -> npt.NDArray[np.bool_]:
-    """Entries that were measured and are NaN or infinite. Shape of the input, bool."""
-    return ~np.isfinite(column) & ~is_missing(column)
-
-
-def missing_column(width: int) -> Column:
-    """A column of ``width`` entries, none of them measured."""
-    return np.full(width, _MISSING_BITS, np.uint32).view(np.float32)
+Column = codec.Column
+MISSING = codec.MISSING
+is_missing = codec.is_missing
+is_bad = codec.is_bad
+missing_column = codec.missing_column
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +97,8 @@ class Record:
 class RunHeader(Record):
     """First line. ``time`` is ISO 8601 with zone; ``limits`` are those of every check in force.
 
-    ``software`` maps package to version, ``device`` describes the machine, ``recipe`` is ``file.py:function``.
+    ``software`` maps package to version, ``device`` describes the machine, ``recipe`` is
+    ``file.py:function``.
     """
 
     kind: ClassVar[str] = "run"
@@ -140,7 +125,8 @@ class RunHeader(Record):
 class Layout(Record):
     """What columns refer to, until the next layout.
 
-    ``coverage`` maps what is measured ("activations", "gradients", "loss" …) to "ok" or to the reason why not.
+    ``coverage`` maps what is measured ("activations", "gradients", "loss" …) to "ok" or to the reason why
+    not.
     """
 
     kind: ClassVar[str] = "layout"
@@ -155,17 +141,19 @@ class Layout(Record):
 class Step(Record):
     """One optimisation step. ``time_s`` counts from the start of the run; ``epoch`` from 0.
 
-    ``loss`` is the mean of what was logged in the step, ``loss_source`` one of ``log``, ``module``, ``output``.
-    ``lr`` is per parameter group, all optimizers in the layout's order. ``grad_norm`` is the global L2 norm as
-    the optimizer sees it, ``grad_norm_preclip`` the one before clipping (only when clipping was observed).
-    ``update_ratio`` is ‖Δw‖/‖w‖ over a fixed scattered slice of all parameters: exactly 0 means that no sampled
-    weight changed. ``stale_gradients`` is None where it was not watched. ``wait_time_s`` is time spent waiting
-    for data (only with ``watch.batches``); ``watch_time_s`` what torchwatch itself took in the training thread.
+    ``loss`` is the mean of what was logged in the step, ``loss_source`` one of ``log``, ``module``,
+    ``output``. ``lr`` is per parameter group, all optimizers in the layout's order. ``grad_norm`` is the
+    global L2 norm as the optimizer sees it, ``grad_norm_preclip`` the one before clipping (only when clipping
+    was observed). ``update_ratio`` is ‖Δw‖/‖w‖ over a fixed scattered slice of all parameters: exactly 0
+    means that no sampled weight changed. ``stale_gradients`` is None where it was not watched.
+    ``wait_time_s`` is time spent waiting for data (only with ``watch.batches``); ``watch_time_s`` what
+    torchwatch itself took in the training thread.
 
     Columns, where due: per parameter ``grad_norms`` (L2), ``update_ratios``, ``weight_norms`` (L2); per layer
-    ``activations[statistic]``, statistic one of mean, std, rms, zero_fraction, dead_fraction, batch_std, absmax,
-    nonfinite. ``dead_fraction`` speaks of the output units of activation modules and of the *input* units of
-    Linear and Conv layers. ``batch_std`` is the standard deviation across the batch relative to the rms.
+    ``activations[statistic]``, statistic one of mean, std, rms, zero_fraction, dead_fraction, batch_std,
+    absmax, nonfinite. ``dead_fraction`` speaks of the output units of activation modules and of the *input*
+    units of Linear and Conv layers. ``batch_std`` is the standard deviation across the batch relative to the
+    rms.
     """
 
     kind: ClassVar[str] = "step"
@@ -202,8 +190,8 @@ STEP_SCALARS = tuple(f.name for f in dataclasses.fields(Step) if f.name not in S
 class Steps(Record):
     """Consecutive fast steps in one line: every scalar of :class:`Step` as a list with one entry per step.
 
-    A scalar that no step measured is left out; None stands where one step did not measure it. ``metrics`` maps
-    a name to such a list. ``columns`` maps an index into these lists (as text) to that step's columns.
+    A scalar that no step measured is left out; None stands where one step did not measure it. ``metrics``
+    maps a name to such a list. ``columns`` maps an index into these lists (as text) to that step's columns.
     """
 
     kind: ClassVar[str] = "steps"
@@ -243,10 +231,11 @@ class StepColumns:
 class Interval(Record):
     """A stretch of steps: until the end of an epoch or ``interval_steps`` steps, whichever comes first.
 
-    ``closed_by`` is ``epoch``, ``steps`` or ``end``. ``duration_s`` is wall time, ``busy_s`` the sum of step and
-    wait times in it (evaluation is not in it); throughputs are over ``busy_s``. Memory is read when the interval
-    closes. ``wait_share`` is waiting for data over ``busy_s``. ``watch_share`` is what watching cost: training
-    thread plus recorder thread CPU time over ``busy_s``. ``dropped`` counts step details lost under pressure.
+    ``closed_by`` is ``epoch``, ``steps`` or ``end``. ``duration_s`` is wall time, ``busy_s`` the sum of step
+    and wait times in it (evaluation is not in it); throughputs are over ``busy_s``. Memory is read when the
+    interval closes. ``wait_share`` is waiting for data over ``busy_s``. ``watch_share`` is what watching
+    cost: training thread plus recorder thread CPU time over ``busy_s``. ``dropped`` counts step details lost
+    under pressure.
     """
 
     kind: ClassVar[str] = "interval"
@@ -407,10 +396,10 @@ class Blackbox(Record):
 
 @dataclass(frozen=True, slots=True)
 class End(Record):
-    """Last line. ``status`` is ``finished``, ``interrupted`` or ``crashed`` (then ``error`` and ``traceback``).
+    """Last line. ``status``: ``finished``, ``interrupted`` or ``crashed`` (then ``error`` and ``traceback``).
 
-    ``complete`` is False when lines were lost (disk full, file deleted, recorder overrun): ``dropped`` says how
-    many step details and ``lost_lines`` how many lines.
+    ``complete`` is False when lines were lost (disk full, file deleted, recorder overrun): ``dropped`` says
+    how many step details and ``lost_lines`` how many lines.
     """
 
     kind: ClassVar[str] = "end"
@@ -446,34 +435,47 @@ KINDS: Mapping[str, type[Record]] = {
     )
 }  # fmt: skip
 
-_WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
 
 
 def encode(record: Record) -> bytes:
-    """One line, newline included. Raises TypeError when a value is not JSON."""
-    bad: dict[str, str] = {}
+    """One line of strict JSON, newline included. Never fails: :mod:`torchwatch.codec` says what it bends."""
+    found = codec.Nonfinite()
     if isinstance(record, Unknown):
-        body = {"kind": record.name, **record.data}
+        body = {**codec.map_to_json(record.data, found, ""), "kind": record.name}
     else:
-        body = {"kind": record.kind, **_plain_fields(record, "", bad, keep_none=record.keep_none)}
-    if bad:
-        body["nonfinite"] = bad
-    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
+        body = {"kind": record.kind, **codec.fields_to_json(record, found, keep_none=record.keep_none)}
+    words = found.words()
+    if words:
+        body["nonfinite"] = words
+    try:
+        return orjson.dumps(body, option=_OPTIONS)
+    except TypeError:
+        return orjson.dumps(codec.mended(body), option=_OPTIONS)
 
 
 def decode(line: bytes | str) -> Record:
-    """The record of one line. Raises ValueError when it is not one JSON object with a ``kind``."""
+    """The record of one line.
+
+    Raises:
+        ValueError: the line is not one JSON object with a ``kind``, or a field that this version knows has a
+            value of another type than it should have: such a line counts as torn.
+    """
     body = orjson.loads(line)
-    if not isinstance(body, dict) or not isinstance(body.get("kind"), str):
+    if type(body) is not dict or type(body.get("kind")) is not str:
         raise ValueError("not a record: no `kind`")
     kind = body.pop("kind")
+    if "nonfinite" in body:
+        codec.restore(body, body.pop("nonfinite"))
     cls = KINDS.get(kind)
-    nonfinite = body.pop("nonfinite", None) or {}
-    for path, word in nonfinite.items():
-        _restore(body, path, _WORDS[word])
     if cls is None:
         return Unknown(name=kind, data=body)
-    return typing.cast("Record", _build(cls, body))
+    record = typing.cast("Record", codec.build(cls, body))
+    if isinstance(record, Steps):
+        _require_even(record)
+    elif isinstance(record, Layout):
+        _require_known(record)
+    return record
 
 
 def decode_header(line: bytes | str) -> RunHeader:
@@ -484,23 +486,50 @@ def decode_header(line: bytes | str) -> RunHeader:
         NewerSchema: it was written with a newer schema.
     """
     try:
-        record = decode(line)
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
-        record = None
-    if not isinstance(record, RunHeader):
+        body = orjson.loads(line)
+    except ValueError:
+        body = None
+    if not isinstance(body, dict) or body.get("kind") != RunHeader.kind:
         raise NotARunFile("its first line is not a torchwatch run header")
-    if not isinstance(record.schema, int) or record.schema < 1:
-        raise NotARunFile(f"its header names schema {record.schema!r}, which is not a schema number")
-    if record.schema > SCHEMA:
+    schema = body.get("schema")
+    if type(schema) is not int or schema < 1:
+        raise NotARunFile(f"its header names schema {schema!r:.40}, which is not a schema number")
+    if schema > SCHEMA:
         raise NewerSchema(
-            f"it was written with schema {record.schema}, and this torchwatch reads up to schema {SCHEMA}: "
+            f"it was written with schema {schema}, and this torchwatch reads up to schema {SCHEMA}: "
             "upgrade torchwatch-monitor"
         )
-    return record
+    try:
+        return typing.cast("RunHeader", decode(line))
+    except ValueError as error:
+        raise NotARunFile(f"its header is damaged ({error})") from error
+
+
+def _require_even(record: Steps) -> None:
+    """Raises ValueError unless every list of a ``steps`` line has one entry per step."""
+    lists = [getattr(record, n) for n in STEP_SCALARS if n not in ("step", "metrics")]
+    lists += (record.metrics or {}).values()
+    if any(v is not None and len(v) != len(record.step) for v in lists):
+        raise ValueError("Steps: lists of different lengths")
+
+
+def _require_known(record: Layout) -> None:
+    """Raises ValueError unless every parameter's layer, optimizer and group exist."""
+    groups = [len(o.groups) for o in record.optimizers]
+    for p in record.parameters:
+        optimizer = 0 if p.optimizer is None else p.optimizer
+        known = p.optimizer is None or 0 <= optimizer < len(groups)
+        if not known or not 0 <= p.layer < len(record.layers):
+            raise ValueError(f"Layout: {p.name!r:.80} belongs to a layer or optimizer that is not listed")
+        if p.optimizer is not None and p.group is not None and not 0 <= p.group < groups[optimizer]:
+            raise ValueError(f"Layout: {p.name!r:.80} belongs to a group that is not listed")
 
 
 def expand(record: Steps) -> Iterator[Step]:
-    """The single steps of a ``steps`` line, equal to what was batched into it."""
+    """The single steps of a ``steps`` line, equal to what was batched into it.
+
+    Only metrics lose a shade: an empty map comes back as None, and an entry that is None as absent.
+    """
     names = [n for n in STEP_SCALARS if n not in ("step", "metrics") and getattr(record, n) is not None]
     lists = [getattr(record, n) for n in names]
     for i, step in enumerate(record.step):
@@ -531,136 +560,3 @@ def batch(steps: list[Step]) -> Steps:
         if any(getattr(s, n) is not None for n in STEP_COLUMNS)
     }
     return Steps(**values, columns=columns or None)
-
-
-def _plain_fields(value: Any, path: str, bad: dict[str, str], *, keep_none: bool) -> dict[str, Any]:
-    result = {}
-    for name in _field_names(type(value)):
-        item = getattr(value, name)
-        if item is None:
-            if keep_none:
-                result[name] = None
-            continue
-        result[name] = _plain(item, f"{path}{name}", bad)
-    return result
-
-
-def _plain(value: Any, path: str, bad: dict[str, str]) -> Any:
-    """The value as JSON; every non-finite number in it goes into ``bad`` under its path."""
-    if isinstance(value, float):
-        if math.isfinite(value):
-            return float(value)
-        bad[path] = _word(value)
-        return None
-    if value is None or isinstance(value, (str, int)):
-        return value
-    if isinstance(value, np.ndarray):
-        column = np.ascontiguousarray(value, np.float32)
-        for i in np.flatnonzero(is_bad(column)):
-            bad[f"{path}.{i}"] = _word(float(column[i]))
-        return column
-    if isinstance(value, np.generic):
-        return _plain(value.item(), path, bad)
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v, f"{path}.{k}", bad) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v, f"{path}.{i}", bad) for i, v in enumerate(value)]
-    if dataclasses.is_dataclass(value):
-        return _plain_fields(value, f"{path}.", bad, keep_none=False)
-    raise TypeError(f"{path}: {type(value).__name__} is not JSON")
-
-
-def _word(value: float) -> str:
-    return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
-
-
-def _restore(body: Any, path: str, value: float) -> None:
-    """Put ``value`` where ``path`` leads; keys may contain dots, so the longest key that fits is tried first."""
-    if isinstance(body, list):
-        head, _, rest = path.partition(".")
-        if not head.isdecimal() or int(head) >= len(body):
-            return
-        if rest:
-            _restore(body[int(head)], rest, value)
-        elif body[int(head)] is None:
-            body[int(head)] = value
-        return
-    if not isinstance(body, dict):
-        return
-    if path in body:
-        if body[path] is None:
-            body[path] = value
-        return
-    for key in sorted(body, key=len, reverse=True):
-        if path.startswith(f"{key}."):
-            _restore(body[key], path[len(key) + 1 :], value)
-
-
-@cache
-def _field_names(cls: type) -> tuple[str, ...]:
-    return tuple(f.name for f in dataclasses.fields(cls))
-
-
-@cache
-def _converters(cls: type) -> dict[str, Callable[[Any], Any]]:
-    hints = typing.get_type_hints(cls)
-    return {name: _converter(hints[name]) for name in _field_names(cls)}
-
-
-def _converter(hint: Any) -> Callable[[Any], Any]:
-    """How a JSON value becomes a value of the annotated type; anything plain passes unchanged."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        inner = [a for a in arguments if a is not type(None)]
-        return _converter(inner[0]) if len(inner) == 1 else _same
-    if origin is np.ndarray:
-        return _column
-    if hint is float:
-        return _float
-    if origin is list and arguments:
-        return _each(_converter(arguments[0]))
-    if origin is dict and len(arguments) == 2:
-        return _each_value(_converter(arguments[1]))
-    if dataclasses.is_dataclass(hint):
-        return lambda value: _build(typing.cast("type", hint), value)
-    return _same
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-def _float(value: Any) -> Any:
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _each(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    if convert is _same:
-        return _same
-    return lambda values: [None if v is None else convert(v) for v in values]
-
-
-def _each_value(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    if convert is _same:
-        return _same
-    return lambda values: {k: None if v is None else convert(v) for k, v in values.items()}
-
-
-def _column(values: Any) -> Column:
-    """A float32 column; null is :data:`MISSING` (non-finite numbers were restored before)."""
-    absent = [i for i, v in enumerate(values) if v is None]
-    if not absent:
-        return np.array(values, np.float32)
-    column = np.array([0.0 if v is None else v for v in values], np.float32)
-    column.view(np.uint32)[absent] = _MISSING_BITS
-    return column
-
-
-def _build(cls: type, body: dict[str, Any]) -> Any:
-    converters = _converters(cls)
-    known = {}
-    for name, value in body.items():
-        convert = converters.get(name)
-        if convert is not None:
-            known[name] = None if value is None else convert(value)
-    return cls(**known)
