@@ -10,8 +10,7 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +18,9 @@ from torchwatch import __version__
 from torchwatch.commands import TABLE
 from torchwatch.errors import TorchwatchError
 from torchwatch.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 OK, FOUND, UNUSABLE, INTERNAL, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 70, 130, 141
 
@@ -99,11 +101,8 @@ def _report(error: Exception) -> int:
     if isinstance(error, OSError):
         name = f"{error.filename}: " if error.filename is not None else ""
         return _say(f"{name}{error.strerror or error}", UNUSABLE)
-    what = f"{type(error).__name__}: {error}"
-    return _say(
-        f"unexpected {what}; this is a fault of torchwatch, TORCHWATCH_TRACEBACK=1 shows where it is",
-        INTERNAL,
-    )
+    fault = f"unexpected {type(error).__name__}: {error}; this is a fault of torchwatch"
+    return _say(f"{fault}, TORCHWATCH_TRACEBACK=1 shows where", INTERNAL)
 
 
 def _usage(error: click.ClickException) -> str:

@@ -10,7 +10,7 @@ _LONGEST = 300
 
 
 def printable(text: object, limit: int = _LONGEST) -> str:
-    r"""The text on one line, safe for a terminal: control characters visible (``\x1b``, ``\n``), cut at ``limit``.
+    r"""The text on one line, safe for a terminal: control characters visible (``\x1b``), cut at ``limit``.
 
     Characters that reorder or hide text (category Cf, such as U+202E) are shown as ``\u202e`` too.
     """

@@ -1,19 +1,22 @@
 """The subcommands of the command line: one per file, loaded by name when it is called.
 
-:data:`TABLE` holds all that ``torchwatch --help`` needs, so that no command is imported before it is run. Each
+:data:`TABLE` holds all that ``torchwatch --help`` needs: no command is imported before it is run. Each
 module exposes ``command``, a ``click.Command``; what it returns, if a whole number, is the exit code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 TABLE: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "demo": (
             "torchwatch.commands.demo",
-            "Train a small network on real images and catch a planted fault.",
+            "Train a small network and catch a planted fault.",
         ),
         "tail": ("torchwatch.commands.tail", "Follow a run while it is being recorded."),
         "status": ("torchwatch.commands.status", "Show the health of a run in one screen."),

@@ -1,0 +1,174 @@
+"""How alerts, notes and the end of a run look in a terminal; shared by the terminal sink and the commands.
+
+Whatever comes from a run is made printable and put into rich ``Text``, never into markup.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from torchwatch.records import Alert, Note
+from torchwatch.text import band, duration, number, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import Console
+
+    from torchwatch.records import End, Record, RunHeader
+
+SEVERITY_STYLE = {"critical": "bold red", "warning": "yellow", "info": "cyan", "resolved": "green"}
+BAND_STYLE = {"excellent": "green", "good": "green", "warning": "yellow", "critical": "bold red"}
+SEVERITIES = ("info", "warning", "critical")
+
+INDENT = 10
+SHOWN_PER_BURST = 3
+
+
+def alert_text(alert: Alert, *, fix: bool = True) -> Text:
+    """One alert: severity, step, check, layer and title; then, indented, what to do (unless resolved)."""
+    word = "resolved" if alert.state == "resolved" else printable(alert.severity, 10)
+    style = SEVERITY_STYLE.get(word, "")
+    text = Text()
+    text.append(f"{word.upper():<{INDENT}}", style)
+    text.append(f"step {count(alert.step)}  ", "dim")
+    text.append(printable(alert.check, 60), style)
+    title, layer = printable(alert.title), layer_name(alert.layer)
+    if layer is not None and layer not in title:
+        text.append(f"  {layer}", "bold")
+    text.append(f"  {title}")
+    text.append(_aside(alert), "dim")
+    if fix and alert.fix and alert.state != "resolved":
+        text.append(f"\n{'':{INDENT}}fix: ", "dim")
+        text.append(printable(alert.fix, 1000))
+    return text
+
+
+def header_text(header: RunHeader) -> Text:
+    """Which run this is: name, model, size, and when it began."""
+    text = Text(f"{'run':<{INDENT}}")
+    text.append(printable(header.name or header.run_id or "without a name", 100), "bold")
+    parts = [f"{printable(header.model, 80)}, {count(header.parameters)} parameters"] if header.model else []
+    parts += [f"started {printable(header.time, 40)}"] if header.time else []
+    parts += [f"rank {count(header.rank)} of {count(header.world)}"] if header.world != 1 else []
+    text.append("".join(f" · {part}" for part in parts))
+    return text
+
+
+def note_text(note: Note) -> Text:
+    """Something torchwatch says about itself."""
+    return Text(f"{'note':<{INDENT}}{printable(note.message, 1000)}", "dim")
+
+
+def end_text(end: End) -> Text:
+    """How the run ended, and its health."""
+    text = Text(f"{printable(end.status, 20):<{INDENT}}", "bold")
+    text.append(f"{count(end.steps)} steps, {count(end.epochs)} epochs in {duration(seconds(end.time_s))}")
+    if isinstance(end.health_score, int):
+        word = band(end.health_score)
+        text.append(" · health ")
+        text.append(f"{end.health_score}/100 ({word})", BAND_STYLE[word])
+    if end.complete is False:
+        text.append(
+            f" · incomplete: {count(end.lost_lines)} lines and {count(end.dropped)} step details lost"
+        )
+    if end.error:
+        text.append(f"\n{'':{INDENT}}{printable(end.error, 1000)}", "red")
+    return text
+
+
+def show(console: Console, text: Text) -> None:
+    """Print lines; on a terminal long ones are wrapped under their own indentation, elsewhere never."""
+    if not console.is_terminal:
+        console.print(text, soft_wrap=True, highlight=False)
+        return
+    for line in text.split("\n", allow_blank=False):
+        indent = max(len(line.plain) - len(line.plain.lstrip(" ")), INDENT)
+        pieces = line.wrap(console, max(console.width - indent, 20)) if len(line) > console.width else [line]
+        for i, piece in enumerate(pieces):
+            console.print(Text(" " * indent if i else "") + piece, soft_wrap=True, highlight=False)
+
+
+def count(value: object) -> str:
+    """A whole number with thousands separated; anything else as printable text."""
+    return f"{value:,}" if isinstance(value, int) else printable(value, 20)
+
+
+def seconds(value: object) -> float | None:
+    """The value if it is a number, else None: a field of a damaged line may hold anything."""
+    return value if isinstance(value, (int, float)) else None
+
+
+def layer_name(layer: str | None) -> str | None:
+    """A layer's name as shown; the root module has none of its own."""
+    return None if layer is None else printable(layer, 120) or "(the model itself)"
+
+
+class AlertLines:
+    """Turns the alerts of a run into lines that a person can follow.
+
+    An update is shown where the severity rises, a resolution where a warning or worse was shown. Of many
+    alerts of one check at one step (one per layer) the first three are shown and the others counted.
+    """
+
+    def __init__(self) -> None:
+        self._worst: dict[tuple[str, str], int] = {}
+        self._burst: tuple[str, int, str] | None = None
+        self._shown = 0
+        self._held: list[str] = []
+
+    def feed(self, record: Record) -> Iterable[Text]:
+        """The lines due because of this record."""
+        if isinstance(record, Alert):
+            return self._alert(record)
+        lines = self.finish()
+        return [*lines, note_text(record)] if isinstance(record, Note) else lines
+
+    def finish(self) -> list[Text]:
+        """The line about alerts that were only counted, if there were any."""
+        if not self._held or self._burst is None:
+            self._burst = None
+            return []
+        names = ", ".join(self._held[:3]) + (" …" if len(self._held) > 3 else "")
+        text = Text(f"{'':{INDENT}}… and {len(self._held)} more of {printable(self._burst[0], 60)}: ", "dim")
+        text.append(names, "dim")
+        self._held, self._burst = [], None
+        return [text]
+
+    def _alert(self, alert: Alert) -> list[Text]:
+        if not self._is_news(alert):
+            return []
+        burst = (alert.check, alert.step, alert.state)
+        lines = [] if burst == self._burst else self.finish()
+        if burst != self._burst:
+            self._burst, self._shown = burst, 0
+        self._shown += 1
+        if self._shown > SHOWN_PER_BURST:
+            self._held.append(layer_name(alert.layer) or printable(alert.title, 60))
+            return lines
+        return [*lines, alert_text(alert, fix=self._shown == 1)]
+
+    def _is_news(self, alert: Alert) -> bool:
+        issue = (str(alert.check), str(alert.layer))
+        rank = rank_of(alert.severity)
+        if alert.state == "resolved":
+            return self._worst.pop(issue, 0) > 0
+        before = self._worst.get(issue)
+        self._worst[issue] = max(rank, before or 0)
+        return alert.state != "updated" or before is None or rank > before
+
+
+def rank_of(severity: object) -> int:
+    """0 info, 1 warning, 2 critical; anything else counts as info."""
+    return next((rank for rank, word in enumerate(SEVERITIES) if word == severity), 0)
+
+
+def _aside(alert: Alert) -> str:
+    parts = []
+    if isinstance(alert.value, float) and alert.metric and number(alert.value) not in str(alert.title):
+        parts.append(f"{printable(alert.metric, 40)} {number(alert.value)}")
+    if alert.since_step != alert.step and alert.state != "resolved":
+        parts.append(f"since step {count(alert.since_step)}")
+    return f" ({', '.join(parts)})" if parts else ""

@@ -1,0 +1,51 @@
+"""Alerts as they come, on standard error."""
+
+from __future__ import annotations
+
+from typing import IO, TYPE_CHECKING
+
+from rich.console import Console
+
+from torchwatch.records import End
+from torchwatch.sinks.lines import AlertLines, end_text, show
+from torchwatch.sinks.logfile import LogFileSink
+
+if TYPE_CHECKING:
+    import os
+
+    from torchwatch.records import Record
+
+
+class TerminalSink:
+    """Shows alerts, notes and the end of the run; a healthy run is one line.
+
+    Args:
+        stream: where to write (default: standard error). Colours only if it is a terminal; ``NO_COLOR`` and
+            ``TERM=dumb`` are obeyed.
+        log_file: also append the same, and a line of progress every few seconds, to this file as plain text.
+    """
+
+    def __init__(self, stream: IO[str] | None = None, log_file: str | os.PathLike[str] | None = None) -> None:
+        # In a notebook rich would display HTML from whatever thread it is in: a stream stays a stream here.
+        self._console = Console(file=stream, stderr=True, force_jupyter=False, markup=False, emoji=False)
+        self._lines = AlertLines()
+        self._log = None if log_file is None else LogFileSink(log_file, self._complain)
+
+    def write(self, record: Record) -> None:
+        """Show the record if it is something to show."""
+        for line in self._lines.feed(record):
+            show(self._console, line)
+        if isinstance(record, End):
+            show(self._console, end_text(record))
+        if self._log is not None:
+            self._log.write(record)
+
+    def close(self) -> None:
+        """Show what is still held back and close the log file."""
+        for line in self._lines.finish():
+            show(self._console, line)
+        if self._log is not None:
+            self._log.close()
+
+    def _complain(self, sentence: str) -> None:
+        self._console.print(f"torchwatch: {sentence}", soft_wrap=True, highlight=False)
