@@ -1,0 +1,89 @@
+"""A report as sections and blocks, before anybody decides between Markdown and HTML.
+
+Every string in here is plain text that is escaped by whoever renders it; there is no inline markup, so that text
+from a run can never become any.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A paragraph; ``quiet`` for remarks."""
+
+    text: str
+    quiet: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bullets:
+    """A list; each item is a term (may be empty) and what is said of it."""
+
+    items: list[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table. ``numeric`` are the columns set flush right, ``names`` those set as code."""
+
+    head: list[str]
+    rows: list[list[str]]
+    numeric: frozenset[int] = frozenset()
+    names: frozenset[int] = frozenset()
+    severity: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Text in lines, shown as it is: a snippet, a traceback."""
+
+    text: str
+    language: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A picture by its name; nothing is shown when it was not drawn."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Callout:
+    """A boxed remark; ``tone`` is good, info, warning or critical."""
+
+    tone: str
+    title: str
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Blocks under a summary line: open or closed in HTML, always shown in Markdown."""
+
+    summary: str
+    blocks: list[Block]
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One incident: heading, severity, facts in a row, and blocks."""
+
+    severity: str
+    heading: str
+    facts: list[tuple[str, str]]
+    blocks: list[Block]
+
+
+Block = Text | Bullets | Table | Code | Plot | Callout | Fold | Card
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A heading and what is under it; ``anchor`` is ours and a valid HTML id."""
+
+    title: str
+    anchor: str
+    blocks: list[Block] = field(default_factory=list)

@@ -1,0 +1,80 @@
+"""The report as Markdown; pictures are linked by their file names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torchwatch.report.document import Block, Bullets, Callout, Card, Code, Fold, Plot, Section, Table, Text
+from torchwatch.report.plots import Picture
+from torchwatch.text import markdown, printable
+
+_LONGEST_TEXT = 2000
+_LONGEST_CELL = 300
+_LONGEST_LINE = 500
+_MARKS = {"critical": "🟥", "warning": "🟧", "info": "🟦", "good": "🟩"}
+
+
+def render(title: str, sections: list[Section], pictures: Mapping[str, Picture]) -> str:
+    """The whole report as Markdown (CommonMark with tables), ending in one newline."""
+    parts = [f"# {markdown(title)}"]
+    for section in sections:
+        parts.append(f"## {markdown(section.title)}")
+        parts += [_block(block, pictures) for block in section.blocks]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _block(block: Block, pictures: Mapping[str, Picture]) -> str:
+    match block:
+        case Text():
+            return markdown(block.text, _LONGEST_TEXT)
+        case Bullets():
+            return "\n".join(_item(*item) for item in block.items)
+        case Table():
+            return _table(block)
+        case Code():
+            return _code(block)
+        case Plot():
+            return _plot(pictures[block.name]) if block.name in pictures else ""
+        case Callout():
+            text = f" {markdown(block.text, _LONGEST_TEXT)}" if block.text else ""
+            return f"> {_MARKS.get(block.tone, '')} **{markdown(block.title)}**{text}"
+        case Fold():
+            return _joined([f"**{markdown(block.summary)}**"], block.blocks, pictures)
+        case Card():
+            return _card(block, pictures)
+
+
+def _joined(head: list[str], blocks: list[Block], pictures: Mapping[str, Picture]) -> str:
+    return "\n\n".join([*head, *(text for b in blocks if (text := _block(b, pictures)))])
+
+
+def _card(card: Card, pictures: Mapping[str, Picture]) -> str:
+    facts = " · ".join(f"{markdown(k)}: {markdown(v)}" for k, v in card.facts)
+    return _joined(
+        [f"### {_MARKS.get(card.severity, '')} {markdown(card.heading)}", facts], card.blocks, pictures
+    )
+
+
+def _item(term: str, text: str) -> str:
+    said = markdown(text, _LONGEST_TEXT)
+    return f"- **{markdown(term)}**: {said}" if term else f"- {said}"
+
+
+def _table(table: Table) -> str:
+    rules = ["---:" if i in table.numeric else "---" for i in range(len(table.head))]
+    rows = [[markdown(cell, _LONGEST_CELL) or " " for cell in row] for row in (table.head, *table.rows)]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], f"| {' | '.join(rules)} |", *lines[1:]])
+
+
+def _code(code: Code) -> str:
+    """A fence longer than any run of backticks in the text, so that the text cannot end it."""
+    lines = [printable(line, _LONGEST_LINE) for line in code.text.splitlines()]
+    longest = max((len(run) for line in lines for run in re.findall("`+", line)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return "\n".join([f"{fence}{code.language}", *lines, fence])
+
+
+def _plot(picture: Picture) -> str:
+    return f"![{markdown(picture.title)}]({picture.name}.png)\n\n{markdown(picture.caption, _LONGEST_TEXT)}"
