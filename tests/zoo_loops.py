@@ -31,7 +31,7 @@ def critic_loss(gan: Gan, x: Tensor) -> Tensor:
 
 
 def gan_loop(stage: Stage, critics: int, iterations: int) -> None:
-    """``critics`` critic steps, then one generator step, which touches other weights than the last of them."""
+    """``critics`` critic steps, then one generator step, which touches other weights than the last one."""
     gan = Gan()
     g = torch.optim.Adam(gan.generator.parameters(), lr=0.01, betas=(0.5, 0.9))
     c = torch.optim.Adam(gan.critic.parameters(), lr=0.01)
