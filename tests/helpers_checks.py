@@ -1,7 +1,7 @@
 """Hand-made runs for checks, and whether a check speaks about them.
 
-``records(...)`` makes header, layout, steps, intervals, epochs and evals; ``assert_fires`` and ``assert_quiet``
-run them through a real engine with only the one check selected.
+``records(...)`` makes header, layout, steps, intervals, epochs and evals; ``assert_fires`` and
+``assert_quiet`` run them through a real engine with only the one check selected.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def layout(
     optimizer: str = "SGD",
     coverage: Mapping[str, str] | None = None,
 ) -> Layout:
-    """A layout: names become Linear layers of 16 features with one weight each, all in one optimizer group."""
+    """A layout: names become Linear layers of 16 features with one weight each, in one optimizer group."""
     infos = [x if isinstance(x, LayerInfo) else _linear(x, i) for i, x in enumerate(layers)]
     if parameters is None:
         parameters = [f"{x.name}.weight" for x in infos if x.parameters]

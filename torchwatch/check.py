@@ -1,9 +1,10 @@
 """What a check is.
 
-A check decides one thing from records and nothing else. It lives in ``torchwatch/checks/<category>/<slug>.py``
-(dashes of the slug as underscores) and ends in ``CHECK = Check(...)``; :func:`all_checks` finds it by walking the
-package, so there is no list to edit. Its module docstring is its documentation page: a first line that says
-what it reports, then the headings *What it detects*, *Why it matters*, *What to do*, *When it is fine*.
+A check decides one thing from records and nothing else. It lives in
+``torchwatch/checks/<category>/<slug>.py`` (dashes of the slug as underscores) and ends in ``CHECK =
+Check(...)``; :func:`all_checks` finds it by walking the package, so there is no list to edit. Its module
+docstring is its documentation page: a first line that says what it reports, then the headings *What it
+detects*, *Why it matters*, *What to do*, *When it is fine*.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Cause(IntEnum):
 
 
 class On(Enum):
-    """The records after which a check looks. ``STEP`` covers ``step`` and ``steps`` lines: one pass per line."""
+    """The records after which a check looks; ``STEP``: one pass per ``step`` or ``steps`` line."""
 
     LAYOUT = "layout"
     STEP = "step"
@@ -86,8 +87,8 @@ class Finding:
 
     One per layer where it is per layer. ``since_step`` is the onset as far as the records show, not the step
     at which it was noticed. ``severity`` None means the check's own. ``title`` is one short sentence with the
-    key number in it, ``detail`` the evidence, ``value``/``threshold`` the measured ``metric`` against its limit.
-    ``fix``/``snippet`` None mean the check's own.
+    key number in it, ``detail`` the evidence, ``value``/``threshold`` the measured ``metric`` against its
+    limit. ``fix``/``snippet`` None mean the check's own.
     """
 
     title: str
@@ -117,9 +118,10 @@ class Check:
     """One check. ``slug``, ``doc`` and ``title`` are filled in from its file by :func:`all_checks`.
 
     ``reads`` are required fields by their name in the records ("loss", "val_loss", "grad_norms",
-    "activations.dead_fraction", "wait_time_s", "rss_bytes" …): when a run has none of one of them, the check is
-    listed as "not run: no `<field>`". ``uses`` are optional ones. ``resolve_after`` is how many consecutive clean
-    looks resolve an issue (looks of this check; a ``steps`` line counts as its number of steps).
+    "activations.dead_fraction", "wait_time_s", "rss_bytes" …): when a run has none of one of them, the
+    check is listed as "not run: no `<field>`". ``uses`` are optional ones. ``resolve_after`` is how many
+    consecutive clean looks resolve an issue (looks of this check; a ``steps`` line counts as its number of
+    steps).
     """
 
     severity: Severity
@@ -148,10 +150,11 @@ def all_checks() -> Mapping[str, Check]:
     package = importlib.import_module("torchwatch.checks")
     found = {}
     for info in pkgutil.walk_packages(package.__path__, "torchwatch.checks."):
-        if info.ispkg:
+        name = info.name.rpartition(".")[2]
+        if info.ispkg or name.startswith("_"):  # what several checks of a folder share is in a private module
             continue
         module = importlib.import_module(info.name)
-        slug = info.name.rpartition(".")[2].replace("_", "-")
+        slug = name.replace("_", "-")
         found[slug] = dataclasses.replace(module.CHECK, slug=slug, doc=inspect.cleandoc(module.__doc__ or ""))
     return MappingProxyType(dict(sorted(found.items())))
 
@@ -169,9 +172,7 @@ class Selection:
         return {c.slug: dataclasses.asdict(c.limits) for c in self.checks}
 
 
-def select(
-    limits: Mapping[str, Mapping[str, Any]] | None = None, ignore: Iterable[str] = ()
-) -> Selection:
+def select(limits: Mapping[str, Mapping[str, Any]] | None = None, ignore: Iterable[str] = ()) -> Selection:
     """The checks in force.
 
     Raises:
@@ -185,6 +186,31 @@ def select(
     overrides = {slug: dict(values) for slug, values in (limits or {}).items()}
     checks = tuple(_override(c, overrides.get(c.slug, {})) for c in known.values() if c.slug not in ignored)
     return Selection(checks=checks, ignored=ignored, overrides=overrides)
+
+
+def select_known(
+    limits: Mapping[str, Mapping[str, Any]], ignore: Iterable[str]
+) -> tuple[Selection, tuple[str, ...]]:
+    """As :func:`select`, for a run that another version may have written.
+
+    Returns:
+        The checks in force, and what this version does not know: ``check`` or ``check.limit`` names.
+    """
+    known = all_checks()
+    overrides: dict[str, dict[str, Any]] = {}
+    skipped = [slug for slug in ignore if slug not in known]
+    for slug, values in limits.items():
+        if slug not in known:
+            skipped.append(slug)
+            continue
+        for name, value in values.items():
+            try:
+                _override(known[slug], {name: value})
+            except ConfigError:
+                skipped.append(f"{slug}.{name}")
+            else:
+                overrides.setdefault(slug, {})[name] = value
+    return select(overrides, [slug for slug in ignore if slug in known]), tuple(skipped)
 
 
 def _override(check: Check, values: Mapping[str, Any]) -> Check:

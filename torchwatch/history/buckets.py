@@ -1,4 +1,4 @@
-"""Old values as buckets of count, mean, min and max, all of one width that doubles when there are too many."""
+"""Old values as buckets of count, mean, min and max; when there are too many, all double in width."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ class Buckets:
             self._edges[self._used - 1] = steps[0]
         at, rows = self._used - 1, len(values)
         fine = measured & np.isfinite(values)
-        count = fine.sum(axis=1)
+        count = fine.sum(axis=1, dtype=np.float64)
         total = np.where(fine, values, 0.0).sum(axis=1)
         mean = np.divide(total, count, out=np.zeros(rows), where=count > 0)
         self._mean[:rows, at] = _joined(self._mean[:rows, at], self._count[:rows, at], mean, count)
         self._count[:rows, at] += count
-        self._low[:rows, at] = np.minimum(self._low[:rows, at], np.where(fine, values, math.inf).min(axis=1))
-        self._high[:rows, at] = np.maximum(
-            self._high[:rows, at], np.where(fine, values, -math.inf).max(axis=1)
-        )
+        low = np.where(fine, values, math.inf).min(axis=1)
+        high = np.where(fine, values, -math.inf).max(axis=1)
+        self._low[:rows, at] = np.minimum(self._low[:rows, at], low)
+        self._high[:rows, at] = np.maximum(self._high[:rows, at], high)
         self._edges[at, 1] = steps[-1]
         self._filled += 1
 
@@ -83,7 +83,7 @@ class Buckets:
         self._used, self._width, self._filled = half, 2 * self._width, 2 * self._width
 
 
-def _joined(mean: Values, count: Values, other: Values, more: npt.NDArray[np.generic]) -> Values:
+def _joined(mean: Values, count: Values, other: Values, more: Values) -> Values:
     """Mean of two groups; a sum would overflow where the values are near the largest float."""
     share = np.divide(more, count + more, out=np.zeros(np.shape(mean)), where=count + more > 0)
     result: Values = mean * (1 - share) + other * share

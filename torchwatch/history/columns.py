@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from torchwatch.records import Column, is_missing, missing_column
+from torchwatch.records import Column, is_bad, is_missing, missing_column
 
 OBSERVATIONS = 64
 """Observations of a column that are kept."""
@@ -27,7 +27,7 @@ class Columns(NamedTuple):
 
 
 class Ring:
-    """The last ``size`` rows of one width, always contiguous (see :class:`~torchwatch.history.scalars.Scalars`)."""
+    """The last ``size`` rows of one width, always contiguous (stored as ``Scalars`` are)."""
 
     def __init__(self, size: int, width: int) -> None:
         self.width = width
@@ -62,12 +62,17 @@ class ColumnHistory:
         self.width = width
         self.observations = Ring(OBSERVATIONS, width)
         self.medians = Ring(INTERVALS, width)
+        self.first_bad: tuple[int, Column] | None = None
         self._fresh = 0
 
     def put(self, step: int, column: Column) -> None:
         """Append one observation."""
         self.observations.put(step, column)
         self._fresh += 1
+        if np.isfinite(column).all() or not is_bad(column).any():
+            self.first_bad = None
+        elif self.first_bad is None:
+            self.first_bad = (step, np.array(column, np.float32))
 
     def close_interval(self, last_step: int) -> None:
         """Keep the median of what came since the last interval closed; nothing where nothing came."""

@@ -13,7 +13,7 @@ from torchwatch.history.scalars import Series
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
-    from torchwatch.records import Epoch, Eval, Interval, Log, System
+    from torchwatch.records import Column, Epoch, Eval, Interval, Log, System
 
 T = TypeVar("T")
 
@@ -100,8 +100,8 @@ class History(Intake):
     def older(self, name: str) -> Series:
         """Means of the finite values before the full-resolution window, in up to 129 buckets.
 
-        ``steps`` are the buckets' middles. A bucket is 64 steps wide at first and twice as wide whenever there
-        would be more than 128 of them.
+        ``steps`` are the buckets' middles. A bucket is 64 steps wide at first and twice as wide whenever
+        there would be more than 128 of them.
         """
         return self.cached(("older", name), lambda: self._scalars.older(name))
 
@@ -115,6 +115,15 @@ class History(Intake):
         column = self._columns.get(name)
         return _NO_COLUMNS if column is None else column.observations.last(last)
 
+    def first_bad(self, name: str) -> tuple[int, Column] | None:
+        """Step and row where the present stretch of observations with a NaN or infinite entry began.
+
+        None where the last observation has none. It is kept however long the stretch gets, so that what began
+        it can still be named when the observations themselves are gone.
+        """
+        column = self._columns.get(name)
+        return None if column is None else column.first_bad
+
     def interval_columns(self, name: str, last: int | None = None) -> Columns:
         """Per interval (up to the last 32) the median of each entry over its observations.
 
@@ -125,7 +134,7 @@ class History(Intake):
         return _NO_COLUMNS if column is None else column.medians.last(last)
 
     def interval_series(self, name: str) -> Series:
-        """A field of the interval records ("loss_mean", "rss_bytes", "samples_per_s" …); steps = last_step."""
+        """A field of the interval records ("loss_mean", "rss_bytes" …); ``steps`` are its last ones."""
         return self._slow_series(
             ("interval", name), lambda: [(i.last_step, getattr(i, name, None)) for i in self.intervals]
         )
@@ -146,7 +155,7 @@ class History(Intake):
         return next((n for n in self._eval_best if "loss" in n.lower()), None)
 
     def best(self, name: str = "loss") -> tuple[int, float] | None:
-        """Step and value of the running minimum (of the finite values) of a step scalar or of an eval metric."""
+        """Step and value of the running minimum of a step scalar or an eval metric; finite values only."""
         return self._scalars.best(name) if name in self._scalars else self._eval_best.get(name)
 
     def warm_up_end(self) -> int:

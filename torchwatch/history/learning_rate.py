@@ -17,9 +17,10 @@ _RISE = 1.1
 class LearningRate:
     """Follows the largest learning rate of every step.
 
-    A rise belongs to warm-up while the rate never fell before and the rise before it (or the start) is at most
-    20 steps or one epoch away, so that a staircase over epochs is warm-up too. After that every rise by more
-    than 10 % above the lowest rate since the last one is noted: a restart, or one mark per 10 % of a slow climb.
+    A rise belongs to warm-up while the rate never fell before and the rise before it (or the start) is at
+    most 20 steps or one epoch away, so that a staircase over epochs is warm-up too. After that every rise
+    by more than 10 % above the lowest rate since the last one is noted: a restart, or one mark per 10 % of
+    a climb.
     """
 
     def __init__(self) -> None:
@@ -32,20 +33,18 @@ class LearningRate:
 
     def put(self, step: int, epoch: int | None, rate: float) -> None:
         """Take in the rate of one step."""
-        if rate == self._last:
-            return
-        if self._last is None:
-            self._rose = (step, epoch)
-        elif rate > self._last and self._is_warm_up(step, epoch):
-            self._rose = (step, epoch)
+        last, self._last = self._last, rate
+        if last is None:
+            self._rose, self._lowest = (step, epoch), rate
+        elif rate < last:
+            self._fell = True
+            self._lowest = min(self._lowest, rate)
+        elif rate > last and self._is_warm_up(step, epoch):
+            self._rose, self._lowest = (step, epoch), rate
             self.warm_up_end = max(SHORTEST_WARM_UP, step)
+        elif rate > last and rate > _RISE * self._lowest:
             self._lowest = rate
-        elif rate > _RISE * self._lowest:
             self.rises = [*self.rises[1 - _MOST_RISES :], step]
-            self._lowest = rate
-        self._fell |= self._last is not None and rate < self._last
-        self._lowest = min(self._lowest, rate) if self._last is not None else rate
-        self._last = rate
 
     def extend(
         self, steps: Sequence[int], epochs: Sequence[int | None], rates: Sequence[float | None]
@@ -54,7 +53,7 @@ class LearningRate:
         if rates and rates[0] == self._last and rates.count(rates[0]) == len(rates):
             return
         for step, epoch, rate in zip(steps, epochs, rates, strict=True):
-            if rate is not None:
+            if rate is not None and rate != self._last:
                 self.put(step, epoch, rate)
 
     def _is_warm_up(self, step: int, epoch: int | None) -> bool:

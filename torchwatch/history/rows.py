@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 class Rows(Generic[T]):
-    """Keeps at most ``most`` items: the last ones, or with ``thin`` the first one and ever fewer of the old ones."""
+    """At most ``most`` items: the last ones, or with ``thin`` also the first and ever fewer old ones."""
 
     def __init__(self, most: int, *, thin: bool = True) -> None:
         self.items: list[T] = []

@@ -20,7 +20,7 @@ ANCHOR = 100
 """First measured values of every scalar that are never dropped."""
 
 MOST_NAMES = 256
-"""Scalars that are kept; names beyond (a metric named after its step, say) are left out, so memory stays bounded."""
+"""Scalars that are kept; names beyond (a metric named after its step, say) would make memory grow."""
 
 _CAPACITY = 2 * WINDOW
 _CHUNK = WINDOW // 2
@@ -42,8 +42,8 @@ class Series(NamedTuple):
 class Scalars:
     """All step scalars in one table, one row per name and one column per step.
 
-    The table is twice as wide as the window: it fills from the left, and when it is full the last window moves
-    to the front. So every series is one slice, and appending copies only once in 2,048 steps.
+    The table is twice as wide as the window: it fills from the left, and when it is full the last window
+    moves to the front. So every series is one slice, and appending copies only once in 2,048 steps.
     """
 
     def __init__(self) -> None:

@@ -1,0 +1,7 @@
+"""History and checks become alerts, incidents and a health score: the same live and in replay."""
+
+from torchwatch.engine.engine import Engine
+from torchwatch.engine.incidents import Incident
+from torchwatch.engine.score import band, health_score
+
+__all__ = ["Engine", "Incident", "band", "health_score"]

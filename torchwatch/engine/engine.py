@@ -1,0 +1,253 @@
+"""One engine, live and in replay: it sees records only, never the clock, so both give the same alerts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from torchwatch.check import Check, Finding, NotReady, On, Selection, Severity, select_known
+from torchwatch.engine.incidents import CLOSE_STEPS, Group, Incident
+from torchwatch.engine.issues import Issue, onset
+from torchwatch.engine.score import health_score
+from torchwatch.history import History
+from torchwatch.records import (
+    Alert,
+    End,
+    Eval,
+    Interval,
+    Layout,
+    Log,
+    Profile,
+    Record,
+    RunHeader,
+    Step,
+    Steps,
+    System,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_EVENTS: Mapping[type[Record], On] = MappingProxyType(
+    {
+        Layout: On.LAYOUT,
+        Step: On.STEP,
+        Steps: On.STEP,
+        Interval: On.INTERVAL,
+        Eval: On.EVAL,
+        System: On.SYSTEM,
+        Profile: On.PROFILE,
+        Log: On.LOG,
+    }
+)
+_INTERVAL_STEPS = 200
+
+
+class Engine:
+    """Runs the selected checks over records as they come and turns what they find into alerts.
+
+    Attributes:
+        history: what the checks see.
+        failed: check → why it was switched off: its ``find`` raised, which never brings the run down.
+        skipped: names in the header's limits and ignores that this version does not know.
+    """
+
+    def __init__(self, selection: Selection) -> None:
+        self.history = History()
+        self.failed: dict[str, str] = {}
+        self.skipped: tuple[str, ...] = ()
+        self._selection = selection
+        self._by_event = {on: [c for c in selection.checks if on in c.when] for on in On}
+        self._issues: dict[str, dict[str | None, Issue]] = defaultdict(dict)
+        self._groups: list[Group] = []
+        self._moved: list[Issue] = []
+        self._complete: set[str] = set()
+        self._looked: set[str] = set()
+        self._not_ready: dict[str, str] = {}
+        self._finished = False
+
+    @classmethod
+    def for_header(cls, header: RunHeader) -> Engine:
+        """An engine with the limits and ignores that were in force when the run was written."""
+        selection, skipped = select_known(header.limits, header.ignore)
+        engine = cls(selection)
+        engine.skipped = skipped
+        return engine
+
+    def feed(self, record: Record) -> list[Alert]:
+        """Take in one record; the alerts that belong right after its line.
+
+        An ``end`` record counts as :meth:`finish`; alerts, notes, black boxes and unknown kinds are ignored.
+        """
+        if isinstance(record, End):
+            return self.finish()
+        if isinstance(record, RunHeader):
+            self._start(record)
+            return []
+        self.history.add(record)
+        on = _EVENTS.get(type(record))
+        if on is None:
+            return []
+        return self._look_at(on, looks=len(record.step) if isinstance(record, Steps) else 1)
+
+    def finish(self) -> list[Alert]:
+        """The pass at the end of the run, before its ``end`` record is written; nothing the second time."""
+        if self._finished:
+            return []
+        self._finished = True
+        return self._look_at(On.END, looks=1)
+
+    @property
+    def issues(self) -> list[Alert]:
+        """Every issue as it stands, at its worst severity: worst first, then by onset."""
+        known = {g.id: g for g in self._groups}
+        found = sorted(self._all_issues(), key=lambda i: (-i.worst_severity, i.since_step))
+        return [i.summary(known[i.incident].explanation() if i.root else None) for i in found]
+
+    @property
+    def incidents(self) -> list[Incident]:
+        """Issues grouped under their root, in the order in which the incidents were noticed."""
+        return [g.summary() for g in self._groups]
+
+    def health_score(self) -> int:
+        """100 to 0; each check counts once at its worst severity, resolved or not."""
+        return health_score(
+            max(i.worst_severity for i in issues.values()) for issues in self._issues.values() if issues
+        )
+
+    def not_run(self) -> dict[str, str]:
+        """Checks that never came to a verdict, and why: not run is not passed."""
+        reasons = dict.fromkeys(self._selection.ignored, "ignored")
+        for check in self._selection.checks:
+            reason = self._why_not_run(check)
+            if reason is not None:
+                reasons[check.slug] = reason
+        return dict(sorted(reasons.items()))
+
+    def _why_not_run(self, check: Check) -> str | None:
+        if check.slug in self.failed:
+            return f"switched off: {self.failed[check.slug]}"
+        missing = [name for name in check.reads if not self.history.seen(name)]
+        if missing:
+            return "no " + ", ".join(f"`{name}`" for name in missing)
+        if check.slug in self._looked:
+            return None
+        if check.slug in self._not_ready:
+            return f"not ready: {self._not_ready[check.slug]}"
+        return "no " + " or ".join(sorted(f"`{on.value}`" for on in check.when)) + " record"
+
+    def _start(self, header: RunHeader) -> None:
+        """A header that is repeated changes nothing; one of another run starts a new history."""
+        if self.history.header.run_id and self.history.header.run_id != header.run_id:
+            self.history = History()
+        if self.history.header.run_id != header.run_id or not self.history.steps_seen:
+            self.history.add(header)
+
+    def _look_at(self, on: On, looks: int) -> list[Alert]:
+        for check in self._by_event[on]:
+            findings = self._find(check)
+            if findings is not None:
+                self._judge(check, findings, looks)
+        if self._moved:
+            self._regroup()
+        return self._lines()
+
+    def _find(self, check: Check) -> list[Finding] | None:
+        """What the check says; None where it cannot tell or is off."""
+        slug = check.slug
+        if slug in self.failed or not self._has_all(check):
+            return None
+        try:
+            with np.errstate(all="ignore"):
+                found = check.find(self.history, check.limits)
+        except Exception as error:  # noqa: BLE001 - a broken check must not end a training run
+            self.failed[slug] = f"{type(error).__name__}: {error}"
+            return None
+        if isinstance(found, NotReady):
+            self._not_ready[slug] = found.reason
+            return None
+        self._looked.add(slug)
+        return found
+
+    def _has_all(self, check: Check) -> bool:
+        if check.slug not in self._complete and all(self.history.seen(n) for n in check.reads):
+            self._complete.add(check.slug)
+        return check.slug in self._complete
+
+    def _judge(self, check: Check, findings: list[Finding], looks: int) -> None:
+        """Compare what is wrong now with what was wrong before."""
+        issues = self._issues[check.slug]
+        if not findings and not issues:
+            return
+        step = self.history.step
+        worst = _one_per_layer(check, findings)
+        for layer, (finding, severity) in worst.items():
+            issue = issues.get(layer)
+            if issue is None:
+                issue = Issue(check, layer, finding, severity, onset(finding, step), step)
+                issues[layer] = issue
+            if issue.found(finding, severity, step):
+                self._moved.append(issue)
+            issue.consider_update(step, self._interval_steps())
+        for layer, issue in issues.items():
+            if issue.open and layer not in worst:
+                issue.clean(looks)
+
+    def _regroup(self) -> None:
+        """Give new issues their incident and find the roots of changed incidents again."""
+        touched = {}
+        for issue in self._moved:
+            if not issue.incident:
+                self._nearest_group(issue).add(issue)
+            touched[issue.incident] = self._groups[issue.incident - 1]
+        self._moved = []
+        for group in touched.values():
+            for issue in group.choose_root():
+                issue.due = issue.due or "updated"
+
+    def _nearest_group(self, issue: Issue) -> Group:
+        """The incident with the nearest onset; a new one where none is near enough."""
+        near = max(CLOSE_STEPS, self._interval_steps())
+        since = issue.since_step
+        distances = ((g.distance(since), g.id) for g in self._groups)
+        distance, number = min(distances, default=(near + 1, 0))
+        if distance <= near:
+            return self._groups[number - 1]
+        self._groups.append(Group(len(self._groups) + 1))
+        return self._groups[-1]
+
+    def _interval_steps(self) -> int:
+        """Length of an interval: the longer of the last two, since an epoch's last one is a remainder."""
+        recent = [i.steps for i in self.history.intervals[-2:]]
+        planned = self.history.header.config.get("interval_steps", _INTERVAL_STEPS)
+        return max(recent, default=planned if isinstance(planned, int) else _INTERVAL_STEPS)
+
+    def _lines(self) -> list[Alert]:
+        """The alerts that are due, roots first."""
+        due = sorted((i for i in self._all_issues() if i.due is not None), key=lambda i: not i.root)
+        history = self.history
+        return [
+            i.line(
+                i.due or "updated",
+                history.step,
+                history.epoch,
+                self._groups[i.incident - 1].explanation() if i.root else None,
+            )
+            for i in due
+        ]
+
+    def _all_issues(self) -> Iterable[Issue]:
+        return (issue for slug in sorted(self._issues) for issue in self._issues[slug].values())
+
+
+def _one_per_layer(check: Check, findings: list[Finding]) -> dict[str | None, tuple[Finding, Severity]]:
+    """The worst finding of each layer, with its severity."""
+    worst: dict[str | None, tuple[Finding, Severity]] = {}
+    for finding in findings:
+        severity = check.severity if finding.severity is None else finding.severity
+        if finding.layer not in worst or severity > worst[finding.layer][1]:
+            worst[finding.layer] = (finding, severity)
+    return worst
