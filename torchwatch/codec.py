@@ -110,7 +110,8 @@ def _word(value: float) -> str:
 def fields_to_json(value: object, found: Nonfinite, *, keep_none: bool = False) -> dict[str, Any]:
     """The fields of a dataclass instance as JSON values; those that are None are left out or kept."""
     result: dict[str, Any] = {}
-    for name in _field_names(type(value)):
+    cls: Any = type(value)
+    for name in _field_names(cls):
         item = getattr(value, name)
         kind = type(item)
         if item is None:
