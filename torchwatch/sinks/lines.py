@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from torchwatch.records import Alert, Note
+from torchwatch.records import Alert, Note, RunHeader
 from torchwatch.text import band, duration, number, printable
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from torchwatch.records import End, Record, RunHeader
+    from torchwatch.records import End, Record
 
 SEVERITY_STYLE = {"critical": "bold red", "warning": "yellow", "info": "cyan", "resolved": "green"}
 BAND_STYLE = {"excellent": "green", "good": "green", "warning": "yellow", "critical": "bold red"}
@@ -124,6 +124,8 @@ class AlertLines:
         if isinstance(record, Alert):
             return self._alert(record)
         lines = self.finish()
+        if isinstance(record, RunHeader):
+            self._worst.clear()
         return [*lines, note_text(record)] if isinstance(record, Note) else lines
 
     def finish(self) -> list[Text]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from torchwatch.records import Alert, End, Epoch, Eval, Interval, Step, Steps, System
+from torchwatch.records import Alert, End, Epoch, Eval, Interval, RunHeader, Step, Steps, System
 from torchwatch.sinks.lines import count, seconds
 from torchwatch.text import duration, number, printable, size
 
@@ -29,6 +29,9 @@ class Progress:
     """
 
     def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
         self.step = 0
         self.epoch: int | None = None
         self.time_s = 0.0
@@ -42,8 +45,10 @@ class Progress:
         self._marks: deque[tuple[float, int, int | None]] = deque()
 
     def feed(self, record: Record) -> None:
-        """Take in one record."""
-        if isinstance(record, Step):
+        """Take in one record; a header begins anew, since another run can take a followed file's place."""
+        if isinstance(record, RunHeader):
+            self._forget()
+        elif isinstance(record, Step):
             self._advance(record.step, record.epoch, record.time_s, record.loss, [record.samples])
         elif isinstance(record, Steps) and record.step:
             self._advance(

@@ -1,0 +1,103 @@
+"""What the commands share: their common options, JSON output and the console for people."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from torchwatch.text import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from rich.console import Console
+
+    from torchwatch.records import Alert
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+FOUND = 1
+
+
+def run_argument(function: F) -> F:
+    """The run file; whether it can be read is the reader's affair, so that all commands say it alike."""
+    return click.argument("run", metavar="RUN")(function)
+
+
+def json_option(function: F) -> F:
+    """``--json``: data for programs instead of text for people."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")(function)
+
+
+def fail_on_option(function: F) -> F:
+    """``--fail-on``: exit code 1 when something that bad was found, resolved or not."""
+    return click.option(
+        "--fail-on",
+        type=click.Choice(["critical", "warning"]),
+        help="Exit with code 1 if an issue this bad, or worse, was found (resolved or not).",
+    )(function)
+
+
+def exit_code(found: Iterable[Alert], fail_on: str | None) -> int:
+    """1 if one of the alerts is at least as bad as ``fail_on``, else 0."""
+    from torchwatch.sinks.lines import rank_of
+
+    if fail_on is None:
+        return 0
+    return FOUND if any(rank_of(a.severity) >= rank_of(fail_on) for a in found) else 0
+
+
+def print_json(value: object, *, indent: bool = True) -> None:
+    """Write strict JSON to standard output: NaN and infinities are null."""
+    import orjson
+
+    option = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
+    text = orjson.dumps(value, option=option | (orjson.OPT_INDENT_2 if indent else 0))
+    click.echo(text.decode(), nl=False)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """For people: coloured on a terminal; on a pipe plain, and as wide as its longest line.
+
+    ``NO_COLOR`` and ``TERM=dumb`` are obeyed.
+    """
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else _PIPE_WIDTH
+    return Console(
+        stderr=stderr, width=width, markup=False, emoji=False, highlight=False, force_jupyter=False
+    )
+
+
+_PIPE_WIDTH = 100_000
+
+
+def print_table(out: Console, headings: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Aligned columns without lines; on a pipe one line per row, whatever its length."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    if out.is_terminal:
+        out.print(table)
+        return
+    with out.capture() as capture:
+        out.print(table)
+    click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+
+def unfinished(run: str) -> str:
+    """One sentence about a run file that has no end record: still written, or its process was killed."""
+    try:
+        quiet_s = max(0.0, time.time() - os.stat(run).st_mtime)  # noqa: PTH116 - no Path is needed
+    except OSError:
+        return "no end recorded"
+    return f"no end recorded: last line {duration(quiet_s)} ago, so the run goes on, hangs or was killed"
