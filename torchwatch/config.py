@@ -22,7 +22,7 @@ class WatchConfig:
         dead_window_samples: a unit is dead after this many samples without activity (samples, default 512).
         update_slice: elements per parameter that the update ratio reads (elements, default 4096).
         interval_steps: an interval closes after this many steps, if no epoch ends before (steps, default 200).
-        flush_s: longest time that a finished step waits before it is written (seconds, default 0.5, at most 1).
+        flush_s: how often finished steps are written, checked and shown (seconds, default 0.1, at most 1).
         fast_steps_per_s: above this rate steps are batched into ``steps`` lines (steps/second, default 50).
         queue_steps: steps that may wait for the recorder before detail is dropped (steps, default 4096).
         system_s: time between ``system`` records (seconds, default 1.0).
@@ -44,7 +44,7 @@ class WatchConfig:
     dead_window_samples: int = 512
     update_slice: int = 4096
     interval_steps: int = 200
-    flush_s: float = 0.5
+    flush_s: float = 0.1
     fast_steps_per_s: float = 50.0
     queue_steps: int = 4096
     system_s: float = 1.0

@@ -1,0 +1,137 @@
+"""What a probe is: it measures one thing in the training thread and puts it into the step's frame.
+
+A probe declares which fields of :class:`~torchwatch.records.Step` it ``writes`` and implements some of the
+moments below. In the training thread it only enqueues device work and stores the resulting tensors with
+:meth:`Frame.defer`; reading them (``decode``) happens in the recorder thread. It never calls ``.item()``, never
+synchronises, never draws random numbers, and never keeps a tensor of the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from torchwatch.config import WatchConfig
+from torchwatch.patient import Patient
+
+Slot = int
+Values = npt.NDArray[np.float64]
+
+
+class Frame:
+    """Everything measured in one step, as device tensors, until the recorder reads it.
+
+    Times are seconds since the start of the run. ``held`` are the indices of the parameters stepped so far.
+    """
+
+    __slots__ = (
+        "_event", "_host", "_tensors", "ended_s", "epoch", "fields", "foreign", "held", "number", "payloads",
+        "sampled", "started_s", "steps_taken", "wait_s", "watch_s", "widths",
+    )  # fmt: skip
+
+    def __init__(self, number: int, *, sampled: bool, epoch: int | None = None) -> None:
+        self.number = number
+        self.sampled = sampled
+        self.epoch = epoch
+        self.started_s: float | None = None
+        self.ended_s = 0.0
+        self.wait_s: float | None = None
+        self.watch_s = 0.0
+        self.foreign = False
+        self.steps_taken = 0
+        self.held: set[int] = set()
+        self.widths = (0, 0)
+        self.payloads: dict[str, list[Any]] = {}
+        self.fields: dict[str, Any] = {}
+        self._tensors: list[torch.Tensor] = []
+        self._host: torch.Tensor | None = None
+        self._event: torch.cuda.Event | None = None
+
+    def defer(self, tensor: torch.Tensor) -> Slot:
+        """Keep a tensor of ours for the recorder; returns the slot to read it from."""
+        self._tensors.append(tensor)
+        return len(self._tensors) - 1
+
+    def put(self, probe: str, payload: Any) -> None:
+        """Hand a payload (slots and plain values) to the probe's ``decode``; several add up in order."""
+        self.payloads.setdefault(probe, []).append(payload)
+
+    def drop_details(self) -> None:
+        """Forget all columns: the recorder is too far behind."""
+        for name in ("activations", "weights"):
+            self.payloads.pop(name, None)
+        self.sampled = False
+
+    def seal(self) -> None:
+        """Start the one device-to-host copy. On the CPU there is nothing to copy."""
+        remote = [t for t in self._tensors if t.device.type == "cuda"]
+        if not remote:
+            return
+        packed = torch.cat([t.detach().reshape(-1).to(torch.float64) for t in remote])
+        self._host = torch.empty(packed.shape, dtype=packed.dtype, pin_memory=True)
+        self._host.copy_(packed, non_blocking=True)
+        self._event = torch.cuda.Event()
+        self._event.record()
+
+    def ready(self) -> bool:
+        """Whether the values can be read without waiting."""
+        return self._event is None or self._event.query()
+
+    def finish(self) -> None:
+        """Wait for the copy; only when the run is over."""
+        if self._event is not None:
+            self._event.synchronize()
+
+    def values(self) -> list[Values]:
+        """Every deferred tensor as a flat float64 array, by slot. Recorder thread only."""
+        result: list[Values] = []
+        offset = 0
+        for tensor in self._tensors:
+            if tensor.device.type == "cuda" and self._host is not None:
+                result.append(self._host[offset : offset + tensor.numel()].numpy())
+                offset += tensor.numel()
+            else:
+                result.append(tensor.detach().reshape(-1).to("cpu", torch.float64).numpy())
+        return result
+
+
+class Probe:
+    """One thing that is measured. Subclasses override the moments they need; the rest do nothing."""
+
+    name: ClassVar[str]
+    writes: ClassVar[tuple[str, ...]]
+
+    def attach(self, patient: Patient, config: WatchConfig) -> None:
+        """The watcher attached to the model."""
+        self.patient = patient
+        self.config = config
+
+    def gradients(self, frame: Frame, optimizer: torch.optim.Optimizer | None, held: Sequence[int]) -> None:
+        """The gradients of this step are complete (before the step; after it where a closure makes them)."""
+
+    def before_step(self, frame: Frame, optimizer: torch.optim.Optimizer, held: Sequence[int]) -> None:
+        """An optimizer is about to step the parameters with the indices ``held``."""
+
+    def after_step(self, frame: Frame, optimizer: torch.optim.Optimizer, held: Sequence[int]) -> None:
+        """The optimizer has stepped."""
+
+    def arm(self, number: int) -> None:
+        """The next step, ``number``, will be sampled."""
+
+    def disarm(self) -> None:
+        """The sampled step is over."""
+
+    def merge(self, frame: Frame) -> None:
+        """Put what was collected since the last optimizer step into the frame."""
+
+    def detach(self) -> None:
+        """The watcher is leaving: drop every reference."""
+
+    @staticmethod
+    def decode(payloads: list[Any], values: list[Values], frame: Frame) -> dict[str, Any]:
+        """The fields of the step record. Recorder thread only."""
+        raise NotImplementedError

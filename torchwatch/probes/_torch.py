@@ -1,0 +1,188 @@
+"""Every private PyTorch API that torchwatch touches, each with a fallback.
+
+Nothing outside this module imports a private name of torch. Where a name is gone in a later release, the
+fallback keeps training and recording going and the layout's coverage line says what is no longer seen.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.nn.modules import module as _module
+from torch.nn.utils import clip_grad as _clip_grad
+from torch.optim import optimizer as _optimizer
+from torch.utils.hooks import RemovableHandle
+
+TotalNormObserver = Callable[[list[torch.Tensor], torch.Tensor], None]
+
+
+def register_forward_hook(hook: Callable[[torch.nn.Module, Any, Any], None]) -> RemovableHandle:
+    """A hook on the forward pass of every module of the process (public, but used only from here)."""
+    return _module.register_module_forward_hook(hook)
+
+
+def register_optimizer_hooks(
+    before: Callable[..., None], after: Callable[..., None]
+) -> tuple[RemovableHandle, RemovableHandle]:
+    """Hooks around the step of every optimizer of the process."""
+    return (
+        _optimizer.register_optimizer_step_pre_hook(before),
+        _optimizer.register_optimizer_step_post_hook(after),
+    )
+
+
+def _find_step_code() -> types.CodeType | None:
+    wrap = getattr(torch.optim.Optimizer, "profile_hook_step", None)
+    code = getattr(wrap(lambda: None), "__code__", None) if wrap is not None else None
+    return code if isinstance(code, types.CodeType) else None
+
+
+_STEP_CODE = _find_step_code()
+
+
+def optimizer_depth() -> int:
+    """How many ``optimizer.step`` wrappers are on this thread's stack (1: not nested).
+
+    Counting frames survives Ctrl-C, which skips post-hooks. Fallback: 1 inside a hook is not told from 0.
+    """
+    return _count_steps(sys._getframe(1))
+
+
+def optimizer_depth_of(thread: int) -> int:
+    """The same for another thread, by its identifier."""
+    return _count_steps(sys._current_frames().get(thread))
+
+
+def _count_steps(frame: types.FrameType | None) -> int:
+    depth = 0
+    while frame is not None:
+        depth += frame.f_code is _STEP_CODE
+        frame = frame.f_back
+    return depth
+
+
+def in_backward() -> bool:
+    """Whether autograd is running a backward pass on this thread (recomputation by checkpointing)."""
+    return backward_pass() != -1
+
+
+def backward_pass() -> int:
+    """Identity of the running backward pass, -1 outside of one. Fallback: -1."""
+    current = getattr(torch._C, "_current_graph_task_id", None)
+    return int(current()) if current is not None else -1
+
+
+def sequence_number() -> int:
+    """Number of the next autograd node of this thread; grows with every differentiable operation.
+
+    Fallback: 0, with which a loss logged before ``optimizer.step()`` counts to the step before.
+    """
+    peek = getattr(torch.autograd, "_get_sequence_nr", None)
+    return int(peek()) if peek is not None else 0
+
+
+def older_than(tensor: torch.Tensor, number: int, look: int = 16) -> bool:
+    """Whether one of the first ``look`` autograd nodes behind ``tensor`` is older than ``number``."""
+    nodes = [tensor.grad_fn]
+    for _ in range(look):
+        if not nodes:
+            return False
+        node = nodes.pop(0)
+        peek = getattr(node, "_sequence_nr", None)
+        if node is None or peek is None:
+            continue
+        if peek() < number:
+            return True
+        nodes.extend(following for following, _ in node.next_functions)
+    return False
+
+
+def being_transformed() -> bool:
+    """Whether code runs under tracing, compiling, a dispatch mode or a functorch transform: hands off."""
+    if torch.compiler.is_compiling():
+        return True
+    tracing = getattr(torch._C, "_get_tracing_state", None)
+    if tracing is not None and tracing() is not None:
+        return True
+    modes = getattr(torch._C, "_len_torch_dispatch_stack", None)
+    if modes is not None and modes() > 0:
+        return True
+    functorch = getattr(torch._C, "_functorch", None)
+    level = getattr(functorch, "maybe_current_level", None)
+    return level is not None and level() is not None
+
+
+def without_torch_function() -> Any:
+    """A context in which ``__torch_function__`` overrides (FLOP counters, subclasses) see nothing of ours."""
+    return torch._C.DisableTorchFunction()  # type: ignore[no-untyped-call]
+
+
+def compiled(model: torch.nn.Module) -> bool:
+    """Whether dynamo is in use for the model or was used in this process."""
+    for module in model.modules():
+        if (
+            type(module).__name__ == "OptimizedModule"
+            or getattr(module, "_compiled_call_impl", None) is not None
+        ):
+            return True
+    frames = sys.modules.get("torch._dynamo.eval_frame")
+    backends = getattr(frames, "cached_backends", None) or {}
+    return any(backend is not None for backend in backends.values())
+
+
+def norms(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """L2 norms of tensors of one device and dtype, accumulated in at least float32. Shape (n,)."""
+    wide = torch.float64 if tensors[0].dtype in (torch.float64, torch.complex128) else torch.float32
+    together = getattr(torch, "_foreach_norm", None)
+    if together is not None:
+        return torch.stack(together(list(tensors), 2, dtype=wide))
+    return torch.stack([torch.linalg.vector_norm(t, dtype=wide) for t in tensors])
+
+
+class _TotalNorm:
+    """Observes the total norm that ``clip_grad_norm_`` computes; shared by all watchers of the process.
+
+    The function is looked up in its module at call time, so that replacing it there also sees callers that
+    imported ``clip_grad_norm_`` early. It is put back when the last observer leaves.
+    """
+
+    def __init__(self) -> None:
+        self._observers: list[TotalNormObserver] = []
+        self._original: Callable[..., torch.Tensor] | None = None
+
+    def observe(self, observer: TotalNormObserver) -> bool:
+        """Start telling ``observer``; False where this release has no such function."""
+        original = getattr(_clip_grad, "_get_total_norm", None)
+        if original is None:
+            return False
+        self._observers.append(observer)
+        if self._original is None:
+            self._original = original
+            setattr(_clip_grad, "_get_total_norm", self._observed(original))  # noqa: B010 - private name
+        return True
+
+    def leave(self, observer: TotalNormObserver) -> None:
+        """Stop telling ``observer``."""
+        if observer in self._observers:
+            self._observers.remove(observer)
+        if not self._observers and self._original is not None:
+            setattr(_clip_grad, "_get_total_norm", self._original)  # noqa: B010 - private name
+            self._original = None
+
+    def _observed(self, original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def get_total_norm(tensors: Any, norm_type: float = 2.0, *args: Any, **kwargs: Any) -> torch.Tensor:
+            listed = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
+            total = original(listed, norm_type, *args, **kwargs)
+            if float(norm_type) == 2.0:
+                for observer in tuple(self._observers):
+                    observer(listed, total)
+            return total
+
+        return get_total_norm
+
+
+TOTAL_NORM = _TotalNorm()
