@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from torchwatch.records import (
-    Alert,
     Column,
     End,
     Epoch,
@@ -34,6 +32,10 @@ from torchwatch.records import (
     is_missing,
 )
 from torchwatch.report.trace import Floats, LayerMap, Points, Trace, curve, layer_map, moving_mean
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _SCALARS = ("loss", "grad_norm", "grad_norm_preclip", "update_ratio", "step_time_s")
 _INTERVALS = (
@@ -133,12 +135,8 @@ class Collected:
     end: End | None = None
     layer_names: tuple[str, ...] = ()
     trace: Trace = field(default_factory=Trace)
-    alerts: list[Alert] = field(default_factory=list)
     logs: deque[Log] = field(default_factory=lambda: deque(maxlen=_KEPT_LINES))
     notes: deque[Note] = field(default_factory=lambda: deque(maxlen=_KEPT_LINES))
-    last_interval: Interval | None = None
-    last_epoch: Epoch | None = None
-    last_eval: Eval | None = None
     steps: int = 0
     last_step: int = 0
     time_s: float = 0.0
@@ -174,29 +172,29 @@ class _Collector:
             case Steps():
                 self._fast_steps(record)
             case Interval():
-                out.last_interval = record
                 out.dropped += record.dropped
                 self._fields(self._intervals, record.last_step, record, _INTERVALS)
             case System():
                 out.time_s = max(out.time_s, record.time_s)
                 self._fields(self._systems, record.time_s, record, _SYSTEMS)
             case Eval():
-                out.last_eval = record
                 self._named(self._evals, record.step, record.metrics)
             case Epoch():
-                out.last_epoch = record
-                self._epochs.append(record.step)
-                self._add_epoch(record)
+                self._epoch(record)
             case Layout():
                 out.layout = record
                 self._shape = _Shape(record, self._rows)
+            case _:
+                self._rare(record)
+
+    def _rare(self, record: Record) -> None:
+        out = self.out
+        match record:
             case RunHeader():
                 out.header = record
             case End():
                 out.end = record
                 out.time_s = max(out.time_s, record.time_s)
-            case Alert():
-                out.alerts.append(record)
             case Log():
                 out.logs.append(record)
             case Note():
@@ -236,8 +234,9 @@ class _Collector:
         if key in self._scalars or len(self._scalars) < _MOST_METRICS:
             self._scalar(key).add_all(steps, values)
 
-    def _add_epoch(self, record: Epoch) -> None:
-        """Metrics given to an epoch that no evaluation record carries."""
+    def _epoch(self, record: Epoch) -> None:
+        """An epoch's end, and the metrics given to it that no evaluation record carries."""
+        self._epochs.append(record.step)
         given = {k: v for k, v in record.metrics.items() if not _last_is(self._evals.get(k), record.step)}
         self._named(self._evals, record.step, given)
 

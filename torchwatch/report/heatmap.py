@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from torchwatch.report import style
-from torchwatch.report.trace import Floats, LayerMap
 
 if TYPE_CHECKING:
+    from torchwatch.report.trace import Floats, LayerMap
+    from collections.abc import Mapping
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 

@@ -7,15 +7,15 @@ characters visible; a content security policy forbids whatever might slip throug
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 
-from torchwatch.report.document import Section
-from torchwatch.report.plots import Picture
 from torchwatch.text import printable
 
 if TYPE_CHECKING:
+    from torchwatch.report.document import Section
+    from torchwatch.report.plots import Picture
+    from collections.abc import Mapping
     from jinja2 import Template
 
 _LONGEST_TEXT = 2000

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
 from torchwatch.report.document import Block, Bullets, Callout, Card, Code, Fold, Plot, Section, Table, Text
-from torchwatch.report.plots import Picture
 from torchwatch.text import markdown, printable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torchwatch.report.plots import Picture
+    from collections.abc import Mapping
 
 _LONGEST_TEXT = 2000
 _LONGEST_CELL = 300

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from torchwatch.report import style
 
 if TYPE_CHECKING:
+    from torchwatch.report import style
+    from collections.abc import Sequence
     from matplotlib.axes import Axes
 
 _MOST_MARKS = 30
@@ -26,6 +26,17 @@ class Mark:
     step: int
     severity: str
     category: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """An issue's life: the check, its severity, its first step, and the step it was last found at before it
+    resolved (None: it lasted to the end)."""
+
+    check: str
+    severity: str
+    since: int
+    until: int | None
 
 
 def draw_incidents(axes: Axes, marks: Sequence[Mark], theme: style.Theme) -> None:

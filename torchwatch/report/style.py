@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -17,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from torchwatch.report.trace import Floats
 from torchwatch.text import printable
 
 if TYPE_CHECKING:
+    from torchwatch.report.trace import Floats
+    from collections.abc import Iterator
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
@@ -153,12 +153,9 @@ def themed(theme: Theme) -> Iterator[None]:
 def figure(height: float) -> Figure:
     """An empty figure, ``height`` inches high, that makes room for its own labels."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    drawn = Figure(figsize=(WIDTH, height), layout="constrained")
-    engine = drawn.get_layout_engine()
-    if engine is not None:
-        engine.set(w_pad=0.09, h_pad=0.09)
-    return drawn
+    return Figure(figsize=(WIDTH, height), layout=ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.09))
 
 
 def png(drawn: Figure) -> bytes:

@@ -143,7 +143,7 @@ def layer_map(
         bad: (n, layers), where NaN or an infinity was measured.
         last_step: of the run; no bin reaches beyond it.
     """
-    seen = np.isfinite(values).any(axis=0) | bad.any(axis=0) if len(steps) else np.zeros(len(names), bool)
+    seen = np.asarray((np.isfinite(values) | bad).any(axis=0), np.bool_)
     if not seen.any():
         return None
     groups = np.array_split(np.arange(len(steps)), min(len(steps), MAP_BINS))

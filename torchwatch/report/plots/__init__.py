@@ -7,13 +7,13 @@ the run holds nothing to draw. :data:`NAMES` is their order.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torchwatch.report import style
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from torchwatch.report.report import Report
 
 NAMES = (

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from torchwatch.report import heatmap, style
-from torchwatch.report.trace import Floats, LayerMap
 
 if TYPE_CHECKING:
+    from torchwatch.report.trace import Floats, LayerMap
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -55,10 +55,10 @@ def _draw_change(axes: Axes, layers: LayerMap, theme: style.Theme) -> None:
     axes.plot(began, rows, "o", mfc=theme.panel, mec=theme.series[0], ms=5, label="first tenth")
     axes.plot(ended, rows, "o", color=theme.series[0], ms=5, label="last tenth")
     style.scale(axes, began, ended, axis="x")
-    axes.set_xlabel("gradient RMS", compact=True)
+    axes.set_xlabel("gradient RMS")
     axes.tick_params(axis="y", labelleft=False, length=0)
-    axes.tick_params(axis="x", labelrotation=0)
-    axes.locator_params(axis="x", nbins=4) if axes.get_xscale() == "linear" else None
+    if axes.get_xscale() == "linear":
+        axes.locator_params(axis="x", nbins=4)
     axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.1, handletextpad=0.1)
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from torchwatch.report import style
-from torchwatch.report.trace import Points
 
 if TYPE_CHECKING:
+    from torchwatch.report.trace import Points
     from matplotlib.figure import Figure
 
     from torchwatch.report.report import Report

@@ -8,9 +8,9 @@ import numpy as np
 
 from torchwatch.report import style
 from torchwatch.report.marks import draw_incidents
-from torchwatch.report.trace import Points
 
 if TYPE_CHECKING:
+    from torchwatch.report.trace import Points
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from torchwatch.report import style
 
 if TYPE_CHECKING:
+    from torchwatch.report.marks import Span
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -15,17 +15,6 @@ if TYPE_CHECKING:
 
 TITLE = "Alert timeline"
 _RANK = {"critical": 0, "warning": 1, "info": 2}
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """An issue's life: the check, its severity, its first step, and the step it resolved at (None: never)."""
-
-    check: str
-    severity: str
-    since: int
-    until: int | None
-    layers: set[str] = field(default_factory=set)
 
 
 def caption(report: Report) -> str:

@@ -1,0 +1,51 @@
+"""The report as data: ``report.json``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from torchwatch.records import Record, encode
+from torchwatch.report.words import NOT_EXAMINED
+
+if TYPE_CHECKING:
+    from torchwatch.report.report import Report
+
+
+def report_json(report: Report) -> dict[str, Any]:
+    """Everything the report says as strict JSON values; issues are the objects of alert lines."""
+    found, diagnosis = report.found, report.diagnosis
+    return {
+        **diagnosis.as_json(),
+        "file": str(report.path),
+        "verdict": {
+            "headline": report.verdict.headline,
+            "tone": report.verdict.tone,
+            "status": report.verdict.status,
+            "ended": report.verdict.ended,
+            "remarks": list(report.verdict.remarks),
+        },
+        "run": _plain(found.header),
+        "layout": None if found.layout is None else _plain(found.layout),
+        "end": None if found.end is None else _plain(found.end),
+        "autopsy": None,
+        "not_examined": [{"examination": name, "tells": tells} for name, tells in NOT_EXAMINED],
+    }
+
+
+def render(report: Report) -> bytes:
+    """``report.json``, indented."""
+    return orjson.dumps(
+        report_json(report),
+        option=orjson.OPT_INDENT_2
+        | orjson.OPT_SERIALIZE_NUMPY
+        | orjson.OPT_NON_STR_KEYS
+        | orjson.OPT_APPEND_NEWLINE,
+    )
+
+
+def _plain(record: Record) -> dict[str, Any]:
+    """The record as its line in the run file."""
+    plain: dict[str, Any] = orjson.loads(encode(record))
+    return plain

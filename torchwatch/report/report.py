@@ -1,0 +1,107 @@
+"""The report as a value: everything that any of its forms shows, from a run file alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torchwatch.diagnosis import Diagnosis, diagnose
+from torchwatch.report.collect import Collected, collect
+from torchwatch.report.marks import Mark, Span
+from torchwatch.report.verdict import Verdict, judge
+from torchwatch.runfile import read_records
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torchwatch.report.trace import Trace
+    from torchwatch.records import Alert
+    from collections.abc import Callable, Mapping
+
+_RANK = {"critical": 2, "warning": 1, "info": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a report shows.
+
+    Attributes:
+        path: the run file.
+        diagnosis: issues, incidents, health score and what was not run.
+        found: header, layout, end, last values and plot data, from one pass over the file.
+        verdict: the first lines: how the run ended and how healthy it was.
+        marks: where incidents began.
+        spans: from when to when each issue lasted.
+        layer_severity: worst severity of the issues of each layer that has any.
+    """
+
+    path: Path
+    diagnosis: Diagnosis
+    found: Collected
+    verdict: Verdict
+    marks: tuple[Mark, ...]
+    spans: tuple[Span, ...]
+    layer_severity: Mapping[str, str]
+
+    @property
+    def trace(self) -> Trace:
+        """What the plots draw."""
+        return self.found.trace
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """All layers that the run's layouts named, in the order of the forward pass."""
+        return self.found.layer_names
+
+    @property
+    def title(self) -> str:
+        """The run's name, else that of its model, else of its file."""
+        header = self.found.header
+        return header.name or header.model or self.path.name
+
+
+def build_report(path: str | Path, progress: Callable[[str], None] = lambda _: None) -> Report:
+    """Diagnose a run file and collect all that its report shows, in bounded memory.
+
+    Args:
+        path: a run file, gzipped or not.
+        progress: called with what is being done.
+
+    Raises:
+        RunFileError: the file cannot be read as a run.
+    """
+    path = Path(path)
+    progress("diagnosing")
+    diagnosis = diagnose(path)
+    progress("reading")
+    found = collect(read_records(path))
+    issues = diagnosis.issues
+    return Report(
+        path=path,
+        diagnosis=diagnosis,
+        found=found,
+        verdict=judge(found, diagnosis),
+        marks=_marks(diagnosis),
+        spans=_spans(issues),
+        layer_severity=_layer_severity(issues),
+    )
+
+
+def _marks(diagnosis: Diagnosis) -> tuple[Mark, ...]:
+    roots = ((i.id, i.root) for i in diagnosis.incidents)
+    return tuple(Mark(number, root.since_step, root.severity, root.category) for number, root in roots)
+
+
+def _spans(issues: list[Alert]) -> tuple[Span, ...]:
+    """An issue's whole life; one that resolved and reopened is one span."""
+    return tuple(
+        Span(i.check, i.severity, i.since_step, i.last_step if i.state == "resolved" else None)
+        for i in issues
+    )
+
+
+def _layer_severity(issues: list[Alert]) -> dict[str, str]:
+    worst: dict[str, str] = {}
+    for issue in issues:
+        if issue.layer is not None and _RANK[issue.severity] >= _RANK[worst.get(issue.layer, "info")]:
+            worst[issue.layer] = issue.severity
+    return worst

@@ -1,0 +1,102 @@
+"""The first lines of a report: how the run ended, how healthy it was."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torchwatch.text import duration
+
+if TYPE_CHECKING:
+    from torchwatch.diagnosis import Diagnosis
+    from torchwatch.report.collect import Collected
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``tone`` is good, info, warning or critical; ``ended`` says how the run ended, ``headline`` all in one line.
+
+    ``status`` is that of the end record, or ``incomplete`` where there is none. ``remarks`` are sentences on what
+    the file lacks.
+    """
+
+    tone: str
+    status: str
+    headline: str
+    ended: str
+    remarks: tuple[str, ...]
+
+
+def judge(found: Collected, diagnosis: Diagnosis) -> Verdict:
+    """Put a diagnosis into one line and a tone."""
+    worst = Counter(i.severity for i in diagnosis.issues)
+    status = found.end.status if found.end is not None else "incomplete"
+    tone = _tone(status, worst, found.steps)
+    return Verdict(
+        tone, status, _headline(found, diagnosis, worst), _ended(found), _remarks(found, diagnosis)
+    )
+
+
+def counted(number: int, word: str) -> str:
+    """``no warning``, ``1 warning``, ``3 warnings``."""
+    return f"no {word}" if not number else f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def _tone(status: str, worst: Counter[str], steps: int) -> str:
+    if status == "crashed" or worst["critical"]:
+        return "critical"
+    if status == "incomplete" or worst["warning"]:
+        return "warning"
+    return "good" if steps else "info"
+
+
+def _headline(found: Collected, diagnosis: Diagnosis, worst: Counter[str]) -> str:
+    if not found.steps:
+        return "No training step was recorded, so there is nothing to judge."
+    loud = [i for i in diagnosis.incidents if i.root.severity != "info"]
+    prefix = (
+        {"crashed": "Crashed. ", "interrupted": "Interrupted. "}.get(found.end.status, "")
+        if found.end
+        else "Incomplete. "
+    )
+    if not loud:
+        infos = f", {counted(worst['info'], 'remark')}" if worst["info"] else ""
+        return f"{prefix}No warning, no critical{infos}."
+    rank = {"critical": 0, "warning": 1}
+    first = min(loud, key=lambda i: (rank.get(i.root.severity, 2), i.root.since_step)).root
+    more = f" {counted(len(loud) - 1, 'more incident').capitalize()}." if len(loud) > 1 else ""
+    return f"{prefix}{first.title.rstrip('.')} (since step {first.since_step}).{more}"
+
+
+def _ended(found: Collected) -> str:
+    span = f"{counted(found.steps, 'step')} in {duration(found.time_s)}"
+    end = found.end
+    if end is None:
+        return (
+            f"The file ends without an end record after {span}: the process was killed or is still running."
+        )
+    words = {
+        "finished": f"Finished after {span}.",
+        "interrupted": f"Interrupted by the user after {span}.",
+        "crashed": f"Crashed after {span}: {end.error or 'the file does not say with what error'}",
+    }
+    return words.get(end.status, f"Ended as {end.status} after {span}.")
+
+
+def _remarks(found: Collected, diagnosis: Diagnosis) -> tuple[str, ...]:
+    """What the file lacks: said, never shown as fine."""
+    said = []
+    end = found.end
+    if end is not None and not end.complete:
+        said.append(
+            f"The recording is marked incomplete: {counted(end.lost_lines, 'line')} lost, details of "
+            f"{counted(end.dropped, 'step')} dropped."
+        )
+    elif found.dropped:
+        said.append(f"Under pressure the recorder dropped details of {counted(found.dropped, 'step')}.")
+    if diagnosis.torn_lines:
+        said.append(
+            f"{counted(diagnosis.torn_lines, 'torn line').capitalize()} could not be read and were skipped."
+        )
+    return tuple(said)

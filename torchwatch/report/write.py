@@ -1,0 +1,91 @@
+"""Writes a report into a directory."""
+
+from __future__ import annotations
+
+import os
+
+from torchwatch.errors import UsageError
+from torchwatch.report import html, jsonfile, markdown
+from torchwatch.report.plots import draw_all
+from torchwatch.report.sections import sections
+from torchwatch.text import duration, printable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torchwatch.report.report import Report
+    from pathlib import Path
+    from collections.abc import Callable
+
+
+def default_directory(run: Path) -> Path:
+    """Where a run's report goes: the run file's path without its suffixes (``.jsonl``, ``.jsonl.gz``)."""
+    name = run.name
+    for suffix in (".gz", ".jsonl"):
+        name = name.removesuffix(suffix)
+    return run.with_name(name if name and name != run.name else f"{run.name}-report")
+
+
+def write_report(report: Report, out: Path, progress: Callable[[str], None] = lambda _: None) -> list[Path]:
+    """Write ``report.md``, ``report.html``, ``report.json`` and the plots; their paths, the page first.
+
+    All files are readable by their owner alone, as the run file is.
+
+    Args:
+        report: what to write.
+        out: a directory, made if it is not there.
+        progress: called with what is being done.
+
+    Raises:
+        UsageError: the directory cannot be made or written.
+    """
+    pictures = draw_all(report, lambda title: progress(f"drawing {title.lower()}"))
+    progress("writing")
+    content = sections(report)
+    files = {
+        "report.html": html.render(report.title, _summary(report), content, pictures).encode(),
+        "report.md": markdown.render(report.title, content, pictures).encode(),
+        "report.json": jsonfile.render(report),
+    }
+    files |= {f"{name}.png": picture.light for name, picture in pictures.items()}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        return [_write(out / name, data) for name, data in files.items()]
+    except OSError as error:
+        raise UsageError(
+            f"the report cannot be written to {printable(out)}: {error.strerror or error}"
+        ) from error
+
+
+def _write(path: Path, data: bytes) -> Path:
+    """Through a new file of private mode, so that an old report is never half replaced."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _summary(report: Report) -> dict[str, object]:
+    found, header = report.found, report.found.header
+    facts = [
+        ("model", header.model or "–"),
+        ("parameters", f"{header.parameters:,}"),
+        ("steps", f"{found.steps:,}"),
+        ("time", duration(found.time_s)),
+        ("ended", report.verdict.status),
+        ("started", header.time[:16].replace("T", " ") or "–"),
+    ]
+    judged = bool(found.steps)
+    return {
+        "score": report.diagnosis.health_score if judged else None,
+        "band": report.diagnosis.band if judged else "not judged",
+        "tone": report.verdict.tone,
+        "headline": report.verdict.headline,
+        "facts": facts,
+        "footer": f"Made by torchwatch from {report.path.name} alone, without the model or data.",
+    }
