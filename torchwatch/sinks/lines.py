@@ -65,15 +65,15 @@ def note_text(note: Note) -> Text:
 def end_text(end: End) -> Text:
     """How the run ended, and its health."""
     text = Text(f"{printable(end.status, 20):<{INDENT}}", "bold")
-    text.append(f"{count(end.steps)} steps, {count(end.epochs)} epochs in {duration(seconds(end.time_s))}")
+    made = f"{plural(end.steps, 'step')}, {plural(end.epochs, 'epoch')}"
+    text.append(f"{made} in {duration(seconds(end.time_s))}")
     if isinstance(end.health_score, int):
         word = band(end.health_score)
         text.append(" · health ")
         text.append(f"{end.health_score}/100 ({word})", BAND_STYLE[word])
     if end.complete is False:
-        text.append(
-            f" · incomplete: {count(end.lost_lines)} lines and {count(end.dropped)} step details lost"
-        )
+        lost = f"{plural(end.lost_lines, 'line')} and {plural(end.dropped, 'step detail')}"
+        text.append(f" · incomplete: {lost} lost")
     if end.error:
         text.append(f"\n{'':{INDENT}}{printable(end.error, 1000)}", "red")
     return text
@@ -94,6 +94,11 @@ def show(console: Console, text: Text) -> None:
 def count(value: object) -> str:
     """A whole number with thousands separated; anything else as printable text."""
     return f"{value:,}" if isinstance(value, int) else printable(value, 20)
+
+
+def plural(number_of: object, noun: str) -> str:
+    """``1 step``, ``1,200 steps``."""
+    return f"{count(number_of)} {noun}{'' if number_of == 1 else 's'}"
 
 
 def seconds(value: object) -> float | None:

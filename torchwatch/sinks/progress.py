@@ -6,7 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from torchwatch.records import Alert, End, Epoch, Eval, Interval, RunHeader, Step, Steps, System
-from torchwatch.sinks.lines import count, seconds
+from torchwatch.sinks.lines import count, plural, seconds
 from torchwatch.text import duration, number, printable, size
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ class Progress:
         parts += [size(self.rss_bytes)] if self.rss_bytes else []
         parts += [f"{size(self.cuda_bytes)} on the GPU"] if self.cuda_bytes else []
         parts.append(duration(self.time_s))
-        parts += [_plural(self.open[s], s) for s in ("critical", "warning") if self.open.get(s)]
+        parts += [f"{self.open['critical']} critical"] if self.open.get("critical") else []
+        parts += [plural(self.open["warning"], "warning")] if self.open.get("warning") else []
         return " · ".join(parts)
 
     def as_json(self) -> dict[str, Any]:
@@ -155,7 +156,3 @@ class Pace:
 
 def _last(values: list[Any] | None) -> Any:
     return next((v for v in reversed(values or ()) if v is not None), None)
-
-
-def _plural(number_of: int, what: str) -> str:
-    return f"{number_of} {what}" if what == "critical" or number_of == 1 else f"{number_of} {what}s"
