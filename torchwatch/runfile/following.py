@@ -30,7 +30,7 @@ def follow(
     """The records of a run file as they are written, the header first; None when there is nothing new.
 
     A last line that is not complete yet is held back. When the file is truncated, or replaced by another, it
-    is read again from its top: a header that is not the first record yielded means "forget what you have seen".
+    is read again from its top: a header that is not the first record yielded means "forget what you saw".
     A file that was deleted is waited for. A compressed file does not grow, so it is read to its end.
 
     Args:
