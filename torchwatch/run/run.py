@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Run:
     """One run file as columns, read when something beyond its header is first asked for.
 
-    """One run file as columns; it is read when something beyond its header is first asked for.
-    step are kept in full (8 to 16 bytes a value), columns up to 16 MiB each, other records up to 20,000 of a
+    ``run["loss"]`` is a :class:`Series`, ``run.column("grad_norms")`` a :class:`ColumnSeries`. Scalars of all
+    steps are kept in full (8 to 16 bytes a value), columns up to 16 MiB each, other records up to 20,000 of a
     kind; beyond that every second one is dropped, again and again, and :attr:`thinned` says so.
 
     Attributes:
