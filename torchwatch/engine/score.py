@@ -10,7 +10,9 @@ from torchwatch.check import Severity
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_COST = {Severity.CRITICAL: 20, Severity.WARNING: 7, Severity.INFO: 2}
+COST = {Severity.CRITICAL: 20, Severity.WARNING: 7, Severity.INFO: 2}
+"""Points that an issue of each severity takes away."""
+
 _MOST_FOR_INFOS = 10
 _BANDS = ((90, "excellent"), (70, "good"), (50, "warning"))
 
@@ -22,8 +24,8 @@ def health_score(worst: Iterable[Severity]) -> int:
         worst: for each check that found something, the worst severity of its issues, resolved or not.
     """
     count = Counter(worst)
-    infos = min(_MOST_FOR_INFOS, _COST[Severity.INFO] * count[Severity.INFO])
-    loud = sum(_COST[s] * count[s] for s in (Severity.CRITICAL, Severity.WARNING))
+    infos = min(_MOST_FOR_INFOS, COST[Severity.INFO] * count[Severity.INFO])
+    loud = sum(COST[s] * count[s] for s in (Severity.CRITICAL, Severity.WARNING))
     return max(0, 100 - loud - infos)
 
 

@@ -1,0 +1,126 @@
+"""From a run file to a diagnosis."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torchwatch
+from torchwatch.check import Severity, select, select_known
+from torchwatch.diagnosis.replay import Replay
+from torchwatch.diagnosis.result import Diagnosis, LayerHighlight
+from torchwatch.engine import COST, Engine, band
+from torchwatch.errors import NotARunFile
+from torchwatch.records import Alert, Record, RunHeader
+from torchwatch.runfile import RecordReader, read_records
+
+if TYPE_CHECKING:
+    from torchwatch.run import Run
+
+
+def diagnose(
+    source: str | Path | Run | Iterable[Record],
+    limits: Mapping[str, Mapping[str, Any]] | None = None,
+    ignore: Iterable[str] = (),
+) -> Diagnosis:
+    """Run all checks over a run, as they ran live.
+
+    Args:
+        source: path of a run file, a :class:`~torchwatch.run.Run`, or records with the header first.
+        limits: override those in the run's header, per check and limit.
+        ignore: checks that are not run; given, they replace those in the header.
+
+    Raises:
+        NotARunFile: the source is missing, empty or not a run.
+        NewerSchema: the file was written with a newer schema.
+        ConfigError: an unknown check or limit.
+    """
+    started = time.perf_counter()
+    given = (dict(limits or {}), (ignore,) if isinstance(ignore, str) else tuple(ignore))
+    records, name = _opened(source)
+    header = next(records, None)
+    if not isinstance(header, RunHeader):
+        raise NotARunFile("the first record is not the header of a run")
+    replay = Replay(_engine(header, *given))
+    replay.take(header)
+    for record in records:
+        replay.take(record)
+    replay.finish()
+    torn = records.torn_lines if isinstance(records, RecordReader) else 0
+    return _told(replay, header, name, torn, time.perf_counter() - started, overridden=any(given))
+
+
+def _opened(source: Any) -> tuple[Iterator[Record], str | None]:
+    """The records of a source as a stream, and its path."""
+    path = source if isinstance(source, (str, Path)) else getattr(source, "path", None)
+    if path is None:
+        return iter(source), None
+    return read_records(path), str(path)
+
+
+def _engine(header: RunHeader, limits: dict[str, Mapping[str, Any]], ignore: tuple[str, ...]) -> Engine:
+    if not limits and not ignore:
+        return Engine.for_header(header)
+    select(limits, ignore)
+    recorded = {slug: dict(values) for slug, values in header.limits.items()}
+    for slug, values in limits.items():
+        recorded[slug] = recorded.get(slug, {}) | dict(values)
+    selection, skipped = select_known(recorded, ignore or header.ignore)
+    engine = Engine(selection)
+    engine.skipped = skipped
+    return engine
+
+
+def _told(
+    replay: Replay, header: RunHeader, path: str | None, torn: int, wall_s: float, *, overridden: bool
+) -> Diagnosis:
+    engine, end = replay.engine, replay.end
+    history = engine.history
+    complete = end is not None and end.complete and not torn
+    comparable = (
+        complete and not overridden and not engine.skipped and header.torchwatch == torchwatch.__version__
+    )
+    issues = tuple(engine.issues)
+    score = engine.health_score()
+    return Diagnosis(
+        id=header.run_id,
+        run=path if path is not None else header.name,
+        created_at=header.time,
+        model=header.model,
+        status="unfinished" if end is None else end.status,
+        complete=complete,
+        steps=history.steps_seen,
+        epochs=replay.epochs,
+        duration_s=history.time_s if end is None else max(history.time_s, end.time_s),
+        health_score=score,
+        band=band(score),
+        issues=issues,
+        incidents=tuple(engine.incidents),
+        not_run=engine.not_run(),
+        layers=_highlights(issues, engine),
+        epoch_trend=tuple(history.epochs),
+        recorded_alerts=replay.recorded,
+        replayed_alerts=replay.replayed,
+        replay_matches=replay.difference is None if comparable else None,
+        replay_difference=replay.difference if comparable else None,
+        unknown_limits=engine.skipped,
+        torn_lines=torn,
+        wall_s=wall_s,
+        steps_per_s=history.steps_seen / wall_s if wall_s > 0 else 0.0,
+    )
+
+
+def _highlights(issues: tuple[Alert, ...], engine: Engine) -> tuple[LayerHighlight, ...]:
+    layout = engine.history.layout
+    types = {layer.name: layer.type for layer in layout.layers} if layout is not None else {}
+    score: Counter[str] = Counter()
+    slugs: dict[str, list[str]] = {}
+    for issue in issues:
+        if issue.layer is not None:
+            score[issue.layer] += COST[Severity[issue.severity.upper()]]
+            slugs.setdefault(issue.layer, []).append(issue.check)
+    worst = sorted(score, key=lambda name: (-score[name], name))
+    return tuple(LayerHighlight(n, types.get(n, ""), score[n], tuple(slugs[n])) for n in worst)
