@@ -1,7 +1,9 @@
 """Run files for tests of the report: a small CNN's training, healthy, faulty or hostile, without torch.
 
-The numbers follow simple laws (an exponential loss, gradients that shrink towards the input) so that a reader of a
-plot knows what it should show. Alerts are those of the real engine, in the places where a recorder writes them.
+The numbers follow simple laws (an exponential loss, gradients that shrink towards the input) so that a
+reader of a
+plot knows what it should show. Alerts are those of the real engine, in the places where a recorder
+writes them.
 """
 
 from __future__ import annotations
@@ -9,9 +11,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import math
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,7 +36,14 @@ from torchwatch.records import (
     batch,
 )
 
-HOSTILE = "<script>alert(1)</script>\"' onload=x ![a](javascript:b) \x1b[31mred\x1b[0m\nnew `line` $x_{1}$ | 漢字 🙂 \u202eevil"
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+HOSTILE = (
+    "<script>alert(1)</script>\"' onload=x ![a](javascript:b) \x1b[31mred\x1b[0m\nnew `line` $x_{1}$ | "
+    "漢字 🙂 \u202eevil"
+)
 _CNN = (
     ("conv1", "Conv2d", [(8, 1, 3, 3), (8,)]),
     ("relu1", "ReLU", []),
@@ -51,7 +58,10 @@ _CNN = (
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What to write. ``dead_from``: step at which relu2 begins to die; ``nan_from``: step of the first NaN loss."""
+    """What to write.
+
+    ``dead_from``: step at which relu2 begins to die; ``nan_from``: step of the first NaN loss.
+    """
 
     epochs: int = 8
     steps_per_epoch: int = 45
@@ -90,11 +100,9 @@ def header(plan: Plan) -> RunHeader:
 def layout(plan: Plan) -> Layout:
     plain = [*_CNN, *((f"blocks.{i}.mlp.fc", "Linear", [(32, 32), (32,)]) for i in range(plan.layers))]
     layers, parameters = [], []
-    for order, (name, kind, shapes) in enumerate(plain):
-        if plan.hostile and order == 2:
-            name = HOSTILE
-        elif plan.hostile and order == 5:
-            name = "x" * 10_000 + "</td><img src=x onerror=y>"
+    evil = {2: HOSTILE, 5: "x" * 10_000 + "</td><img src=x onerror=y>"} if plan.hostile else {}
+    for order, (plain_name, kind, shapes) in enumerate(plain):
+        name = evil.get(order, plain_name)
         size = sum(math.prod(s) for s in shapes)
         layers.append(LayerInfo(name, kind, size, order=order, inputs=[[32, 8]], outputs=[[32, 8]]))
         for part, shape in zip(("weight", "bias"), shapes, strict=False):
@@ -134,7 +142,7 @@ def _measured(plan: Plan) -> Iterator[Record]:
     yield header(plan)
     shape = layout(plan)
     yield shape
-    step, index, pending = 0, 0, []
+    step, pending = 0, []
     for epoch in range(plan.epochs):
         losses = []
         for _ in range(plan.steps_per_epoch):
@@ -153,9 +161,8 @@ def _measured(plan: Plan) -> Iterator[Record]:
         if pending:
             yield batch(pending)
             pending = []
-        yield _interval(plan, index, step, epoch, losses)
+        yield _interval(step, epoch, losses)
         yield from _epoch_end(plan, step, epoch, losses)
-        index += 1
     if plan.hostile:
         yield Log(step, 1.0, "ERROR", HOSTILE, HOSTILE)
         yield Note(step, 1.0, "collector", HOSTILE)
@@ -242,13 +249,13 @@ def _system(step: int) -> System:
     return System(step * 0.04, step, 92.0, 410_000_000 + 20_000 * min(step, 60), since_step_s=0.01)
 
 
-def _interval(plan: Plan, index: int, step: int, epoch: int, losses: list[float]) -> Interval:
+def _interval(step: int, epoch: int, losses: list[float]) -> Interval:
     n, finite = len(losses), np.array(losses)
     return Interval(
-        index=index, first_step=step - n + 1, last_step=step, steps=n, epoch=epoch, time_s=step * 0.04,
+        index=epoch, first_step=step - n + 1, last_step=step, steps=n, epoch=epoch, time_s=step * 0.04,
         closed_by="epoch", duration_s=n * 0.04, busy_s=n * 0.039, loss_mean=float(finite.mean()),
         loss_std=float(finite.std()), loss_min=float(finite.min()), loss_max=float(finite.max()), lr_max=1e-3,
-        samples=32 * n, steps_per_s=25.6, samples_per_s=820.0 + 5 * (index % 3), step_time_median_s=0.037,
+        samples=32 * n, steps_per_s=25.6, samples_per_s=820.0 + 5 * (epoch % 3), step_time_median_s=0.037,
         wait_share=0.05, rss_bytes=411_200_000, cpu_percent=92.0, watch_share=0.008,
     )  # fmt: skip
 
@@ -269,7 +276,10 @@ def _end(plan: Plan, score: int) -> End:
     steps = plan.epochs * plan.steps_per_epoch
     crashed = plan.status == "crashed"
     message = HOSTILE if plan.hostile else "mat1 and mat2 shapes cannot be multiplied (32x256 and 128x64)"
-    trace = f'Traceback (most recent call last):\n  File "train.py", line 41, in <module>\n    loss = f(model(x), y)\nRuntimeError: {message}'
+    trace = (
+        'Traceback (most recent call last):\n  File "train.py", line 41, in <module>\n'
+        f"    loss = f(model(x), y)\nRuntimeError: {message}"
+    )
     return End(
         plan.status or "finished", steps, steps, plan.epochs, steps * 0.04, steps * 32, score, {}, 0.008,
         error=f"RuntimeError: {message}" if crashed else None, traceback=trace if crashed else None,

@@ -1,7 +1,7 @@
 """Reads a run's records once, in bounded memory, into what the report draws and lists.
 
-Step scalars are kept in full until the end (16 bytes a value: 130 MB for eight scalars of a million steps); layer
-columns are thinned to at most :data:`_MOST_SEEN` observations while they arrive.
+Step scalars are kept in full until the end (16 bytes a value: 130 MB for eight scalars of a million
+steps); layer columns are thinned to at most :data:`_MOST_SEEN` observations while they arrive.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,6 @@ from torchwatch.records import (
     is_missing,
 )
 from torchwatch.report.trace import Floats, LayerMap, Points, Trace, curve, layer_map, moving_mean
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -79,7 +79,7 @@ class _Values:
 
 
 class _Seen:
-    """Observations of one number per layer, thinned by half whenever there are too many; bad ones are never lost."""
+    """Observations of one number per layer, halved when there are too many; bad ones are never lost."""
 
     def __init__(self) -> None:
         self._steps: list[int] = []
@@ -141,6 +141,7 @@ class Collected:
     last_step: int = 0
     time_s: float = 0.0
     dropped: int = 0
+    torn_lines: int = 0
 
 
 def collect(records: Iterable[Record]) -> Collected:
@@ -336,7 +337,7 @@ class _Shape:
         return values, self._flags(self._layers, is_bad(column))
 
     def _fits(self, column: Column, owner: npt.NDArray[np.int64]) -> bool:
-        """A column of another width belongs to a layout that was lost; guessing would name the wrong layer."""
+        """A column of another width belongs to a layout that was lost; guessing would name wrong layers."""
         return self._whole and len(column) == len(owner)
 
     def _flags(self, owner: npt.NDArray[np.int64], bad: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -1,7 +1,7 @@
 """A report as sections and blocks, before anybody decides between Markdown and HTML.
 
-Every string in here is plain text that is escaped by whoever renders it; there is no inline markup, so that text
-from a run can never become any.
+Every string in here is plain text that is escaped by whoever renders it. The only inline markup is a pair of
+backticks in prose, which sets what is between them as code: the worst that text from a run can do with it.
 """
 
 from __future__ import annotations
@@ -87,3 +87,11 @@ class Section:
     title: str
     anchor: str
     blocks: list[Block] = field(default_factory=list)
+
+
+def spans(text: str) -> list[tuple[bool, str]]:
+    """Prose in parts, and whether each is code: what stands between a pair of backticks on one line."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        parts[-2:] = ["`".join(parts[-2:])]
+    return [(i % 2 == 1, part) for i, part in enumerate(parts) if part]

@@ -11,10 +11,12 @@ import numpy as np
 from torchwatch.report import style
 
 if TYPE_CHECKING:
-    from torchwatch.report.trace import Floats, LayerMap
     from collections.abc import Mapping
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from torchwatch.report.trace import Floats, LayerMap
 
 MOST_ROWS = 40
 _ZERO = "#7a0019"
@@ -22,7 +24,7 @@ _ZERO = "#7a0019"
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a map is coloured: ``logarithmic`` (exact zeros get a colour of their own) or linear from 0 to 1."""
+    """How a map is coloured: ``logarithmic`` (exact zeros have their own colour) or linear from 0 to 1."""
 
     title: str
     unit: str
@@ -94,7 +96,7 @@ def draw(drawn: Figure, axes: Axes, layers: LayerMap, look: Look, theme: style.T
 
 
 def _log_cells(values: Floats) -> tuple[Any, tuple[float, float]]:
-    """Decimal logarithms and colour limits; exact zeros lie below the lower limit, so that they stay visible."""
+    """Decimal logarithms and colour limits; exact zeros lie below the lower limit and stay visible."""
     positive = values[np.isfinite(values) & (values > 0)]
     if not len(positive):
         return np.where(values == 0, -2.0, np.nan), (-1.0, 0.0)

@@ -1,7 +1,7 @@
 """The report as one HTML file that needs nothing else: no script, no request, pictures inside.
 
-All text goes through the template engine's autoescaping after :func:`~torchwatch.text.printable` has made control
-characters visible; a content security policy forbids whatever might slip through.
+All text goes through the template engine's autoescaping after :func:`~torchwatch.text.printable` has
+made control characters visible; a content security policy forbids whatever might slip through.
 """
 
 from __future__ import annotations
@@ -10,20 +10,26 @@ import base64
 from functools import cache
 from typing import TYPE_CHECKING
 
+from torchwatch.report.document import spans
 from torchwatch.text import printable
 
 if TYPE_CHECKING:
-    from torchwatch.report.document import Section
-    from torchwatch.report.plots import Picture
     from collections.abc import Mapping
+
     from jinja2 import Template
+
+    from torchwatch.report.document import Section
+    from torchwatch.report.plots import Failure, Picture
 
 _LONGEST_TEXT = 2000
 _LONGEST_LINE = 500
 
 
 def render(
-    title: str, summary: Mapping[str, object], sections: list[Section], pictures: Mapping[str, Picture]
+    title: str,
+    summary: Mapping[str, object],
+    sections: list[Section],
+    pictures: Mapping[str, Picture | Failure],
 ) -> str:
     """The whole report as HTML.
 
@@ -48,6 +54,7 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.filters["shown"] = lambda text: printable(text, _LONGEST_TEXT)
+    environment.filters["prose"] = lambda text: spans(printable(text, _LONGEST_TEXT))
     environment.filters["lines"] = lines
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
     environment.filters["kind"] = lambda block: type(block).__name__

@@ -26,7 +26,7 @@ def report_json(report: Report) -> dict[str, Any]:
             "ended": report.verdict.ended,
             "remarks": list(report.verdict.remarks),
         },
-        "run": _plain(found.header),
+        "header": _plain(found.header),
         "layout": None if found.layout is None else _plain(found.layout),
         "end": None if found.end is None else _plain(found.end),
         "autopsy": None,

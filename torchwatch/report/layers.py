@@ -11,8 +11,8 @@ from torchwatch.report.document import Block, Table, Text
 from torchwatch.text import number
 
 if TYPE_CHECKING:
-    from torchwatch.report.trace import Floats, LayerMap
     from torchwatch.report.report import Report
+    from torchwatch.report.trace import Floats, LayerMap
 
 _MOST = 40
 _WEIGHT = {"critical": 100, "warning": 10, "info": 1}

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import re
-
-from torchwatch.report.document import Block, Bullets, Callout, Card, Code, Fold, Plot, Section, Table, Text
-from torchwatch.text import markdown, printable
 from typing import TYPE_CHECKING
 
+from torchwatch.report.document import (
+    Block,
+    Bullets,
+    Callout,
+    Card,
+    Code,
+    Fold,
+    Plot,
+    Section,
+    Table,
+    Text,
+    spans,
+)
+from torchwatch.report.plots import Failure
+from torchwatch.text import markdown, printable
+
 if TYPE_CHECKING:
-    from torchwatch.report.plots import Picture
     from collections.abc import Mapping
+
+    from torchwatch.report.plots import Picture
 
 _LONGEST_TEXT = 2000
 _LONGEST_CELL = 300
@@ -18,7 +32,7 @@ _LONGEST_LINE = 500
 _MARKS = {"critical": "🟥", "warning": "🟧", "info": "🟦", "good": "🟩"}
 
 
-def render(title: str, sections: list[Section], pictures: Mapping[str, Picture]) -> str:
+def render(title: str, sections: list[Section], pictures: Mapping[str, Picture | Failure]) -> str:
     """The whole report as Markdown (CommonMark with tables), ending in one newline."""
     parts = [f"# {markdown(title)}"]
     for section in sections:
@@ -27,10 +41,10 @@ def render(title: str, sections: list[Section], pictures: Mapping[str, Picture])
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _block(block: Block, pictures: Mapping[str, Picture]) -> str:
+def _block(block: Block, pictures: Mapping[str, Picture | Failure]) -> str:
     match block:
         case Text():
-            return markdown(block.text, _LONGEST_TEXT)
+            return _prose(block.text)
         case Bullets():
             return "\n".join(_item(*item) for item in block.items)
         case Table():
@@ -40,7 +54,7 @@ def _block(block: Block, pictures: Mapping[str, Picture]) -> str:
         case Plot():
             return _plot(pictures[block.name]) if block.name in pictures else ""
         case Callout():
-            text = f" {markdown(block.text, _LONGEST_TEXT)}" if block.text else ""
+            text = f" {_prose(block.text)}" if block.text else ""
             return f"> {_MARKS.get(block.tone, '')} **{markdown(block.title)}**{text}"
         case Fold():
             return _joined([f"**{markdown(block.summary)}**"], block.blocks, pictures)
@@ -48,19 +62,27 @@ def _block(block: Block, pictures: Mapping[str, Picture]) -> str:
             return _card(block, pictures)
 
 
-def _joined(head: list[str], blocks: list[Block], pictures: Mapping[str, Picture]) -> str:
+def _joined(head: list[str], blocks: list[Block], pictures: Mapping[str, Picture | Failure]) -> str:
     return "\n\n".join([*head, *(text for b in blocks if (text := _block(b, pictures)))])
 
 
-def _card(card: Card, pictures: Mapping[str, Picture]) -> str:
+def _card(card: Card, pictures: Mapping[str, Picture | Failure]) -> str:
     facts = " · ".join(f"{markdown(k)}: {markdown(v)}" for k, v in card.facts)
     return _joined(
         [f"### {_MARKS.get(card.severity, '')} {markdown(card.heading)}", facts], card.blocks, pictures
     )
 
 
+def _prose(text: str) -> str:
+    """Prose with its code spans; inside one nothing is markup, so nothing in it is escaped."""
+    parts = spans(printable(text, _LONGEST_TEXT))
+    return "".join(
+        f"`{part}`" if code and part.strip() else markdown(part, _LONGEST_TEXT) for code, part in parts
+    )
+
+
 def _item(term: str, text: str) -> str:
-    said = markdown(text, _LONGEST_TEXT)
+    said = _prose(text)
     return f"- **{markdown(term)}**: {said}" if term else f"- {said}"
 
 
@@ -79,5 +101,7 @@ def _code(code: Code) -> str:
     return "\n".join([f"{fence}{code.language}", *lines, fence])
 
 
-def _plot(picture: Picture) -> str:
+def _plot(picture: Picture | Failure) -> str:
+    if isinstance(picture, Failure):
+        return f"{markdown(picture.title)} could not be drawn: {markdown(picture.reason)}"
     return f"![{markdown(picture.title)}]({picture.name}.png)\n\n{markdown(picture.caption, _LONGEST_TEXT)}"

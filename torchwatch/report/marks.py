@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-
 if TYPE_CHECKING:
-    from torchwatch.report import style
     from collections.abc import Sequence
+
     from matplotlib.axes import Axes
+
+    from torchwatch.report import style
 
 _MOST_MARKS = 30
 _MOST_BAD = 200
@@ -30,8 +31,10 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """An issue's life: the check, its severity, its first step, and the step it was last found at before it
-    resolved (None: it lasted to the end)."""
+    """An issue's life.
+
+    ``since`` is its onset, ``until`` the last step at which it was found before it resolved (None: the end).
+    """
 
     check: str
     severity: str

@@ -10,8 +10,8 @@ from torchwatch.report.document import Block, Table, Text
 from torchwatch.text import number, size
 
 if TYPE_CHECKING:
-    from torchwatch.report.trace import Curve, Floats, Points
     from torchwatch.report.report import Report
+    from torchwatch.report.trace import Curve, Floats, Points
 
 _MOST = 40
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torchwatch.diagnosis import Diagnosis, diagnose
 from torchwatch.report.collect import Collected, collect
 from torchwatch.report.marks import Mark, Span
 from torchwatch.report.verdict import Verdict, judge
 from torchwatch.runfile import read_records
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torchwatch.report.trace import Trace
-    from torchwatch.records import Alert
     from collections.abc import Callable, Mapping
+
+    from torchwatch.records import Alert
+    from torchwatch.report.trace import Trace
 
 _RANK = {"critical": 2, "warning": 1, "info": 0}
 
@@ -73,7 +74,9 @@ def build_report(path: str | Path, progress: Callable[[str], None] = lambda _: N
     progress("diagnosing")
     diagnosis = diagnose(path)
     progress("reading")
-    found = collect(read_records(path))
+    with read_records(path) as reader:
+        found = collect(reader)
+        found.torn_lines = reader.torn_lines
     issues = diagnosis.issues
     return Report(
         path=path,
@@ -91,7 +94,7 @@ def _marks(diagnosis: Diagnosis) -> tuple[Mark, ...]:
     return tuple(Mark(number, root.since_step, root.severity, root.category) for number, root in roots)
 
 
-def _spans(issues: list[Alert]) -> tuple[Span, ...]:
+def _spans(issues: tuple[Alert, ...]) -> tuple[Span, ...]:
     """An issue's whole life; one that resolved and reopened is one span."""
     return tuple(
         Span(i.check, i.severity, i.since_step, i.last_step if i.state == "resolved" else None)
@@ -99,7 +102,7 @@ def _spans(issues: list[Alert]) -> tuple[Span, ...]:
     )
 
 
-def _layer_severity(issues: list[Alert]) -> dict[str, str]:
+def _layer_severity(issues: tuple[Alert, ...]) -> dict[str, str]:
     worst: dict[str, str] = {}
     for issue in issues:
         if issue.layer is not None and _RANK[issue.severity] >= _RANK[worst.get(issue.layer, "info")]:

@@ -37,7 +37,7 @@ def sections(report: Report) -> list[Section]:
 
 def _verdict(report: Report) -> list[Block]:
     verdict, end = report.verdict, report.found.end
-    tone = {"crashed": "critical", "incomplete": "warning", "interrupted": "warning"}.get(
+    tone = {"crashed": "critical", "unfinished": "warning", "interrupted": "warning"}.get(
         verdict.status, "info"
     )
     blocks: list[Block] = []
@@ -63,7 +63,8 @@ def _health(report: Report) -> list[Block]:
     if worst["critical"] or worst["warning"]:
         return [Text(score)]
     names = ", ".join(looked) or "none"
-    calm = f"No warning, no critical. {counted(len(looked), 'check').capitalize()} looked and came to a verdict: {names}."
+    checked = f"{counted(len(looked), 'check').capitalize()} came to a verdict: {names}."
+    calm = f"No warning, no critical. {checked}"
     return [Text(score), Callout("good", "Healthy as far as it was checked.", calm)]
 
 

@@ -19,11 +19,13 @@ import numpy as np
 from torchwatch.text import printable
 
 if TYPE_CHECKING:
-    from torchwatch.report.trace import Floats
     from collections.abc import Iterator
+
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
+
+    from torchwatch.report.trace import Floats
 
 DPI = 150
 WIDTH = 10.0
@@ -81,7 +83,7 @@ MARKERS = {"info": "o", "warning": "^", "critical": "s"}
 
 
 def label(text: object, limit: int = _LONGEST_LABEL) -> str:
-    """The text as a plot label: one line, only characters that the font has, the middle left out when too long.
+    """The text as a plot label: one line, only characters that the font has, its middle left out if too long.
 
     The middle, because the two ends of a layer's name tell it apart from its neighbours.
     """

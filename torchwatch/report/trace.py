@@ -1,6 +1,7 @@
 """What the plots draw: the curves and layer maps of a run, reduced to a size that a screen can show.
 
-A curve of a million steps becomes about a thousand buckets, each with its minimum, mean and maximum, so that a
+A curve of a million steps becomes about a thousand buckets, each with its minimum, mean and maximum, so
+that a
 spike of one step is still there. Values that were measured as NaN or infinite are kept apart as *bad* steps.
 """
 
@@ -25,7 +26,8 @@ MAP_BINS = 160
 class Curve:
     """One scalar over the steps.
 
-    ``steps``, ``mean``, ``low`` and ``high`` have one entry per bucket (NaN where nothing finite was measured);
+    ``steps``, ``mean``, ``low`` and ``high`` have one entry per bucket (NaN where nothing finite was
+    measured);
     ``bad`` are steps at which NaN or an infinity was measured; ``count`` is how many values were measured.
     """
 
@@ -51,8 +53,10 @@ class Curve:
 class LayerMap:
     """One number per layer and time bin.
 
-    ``values`` is (layers, bins): NaN where nothing was measured; ``bad`` (same shape) is where NaN or an infinity
-    was measured. ``edges`` (bins + 1) are steps. ``total`` counts the layers measured before the cut to the worst.
+    ``values`` is (layers, bins): NaN where nothing was measured; ``bad`` (same shape) is where NaN or
+    an infinity
+    was measured. ``edges`` (bins + 1) are steps. ``total`` counts the layers measured before the cut to
+    the worst.
     """
 
     names: tuple[str, ...]
@@ -81,7 +85,8 @@ class Trace:
 
     ``curves``: step scalars (``loss``, ``lr``, ``grad_norm``, ``grad_norm_preclip``, ``update_ratio``,
     ``step_time_s``) and ``metrics.<name>``. ``smooth``: the loss's moving mean over ``window`` steps.
-    ``evals``: metrics of evaluations. ``intervals``: fields of interval records at their last step. ``systems``:
+    ``evals``: metrics of evaluations. ``intervals``: fields of interval records at their last step.
+    ``systems``:
     fields of system records over seconds. ``maps``: ``gradients`` (RMS of a layer's gradients), ``updates``
     (‖Δw‖/‖w‖), ``dead`` and ``zero`` (fractions). ``epochs``: step at which each epoch ended.
     """
@@ -98,7 +103,7 @@ class Trace:
 
 
 def curve(steps: Ints, values: Floats, buckets: int = BUCKETS) -> Curve:
-    """Reduce a scalar to at most ``buckets`` points; NaN and infinities in ``values`` were measured as such."""
+    """Reduce a scalar to at most ``buckets`` points; a NaN or infinity in ``values`` was measured as such."""
     finite = np.isfinite(values)
     bad = np.asarray(steps[~finite], np.int64)
     x, y = np.asarray(steps[finite], np.float64), values[finite]
@@ -118,7 +123,7 @@ def curve(steps: Ints, values: Floats, buckets: int = BUCKETS) -> Curve:
 
 
 def moving_mean(steps: Ints, values: Floats, window: int) -> Points:
-    """Mean of the finite values in a centred window of ``window`` steps, at at most :data:`BUCKETS` points."""
+    """Mean of the finite values in a centred window of ``window`` steps, at up to :data:`BUCKETS` points."""
     finite = np.isfinite(values)
     x, y = np.asarray(steps[finite], np.float64), values[finite]
     if not len(x):
@@ -134,7 +139,7 @@ def moving_mean(steps: Ints, values: Floats, window: int) -> Points:
 def layer_map(
     names: list[str], steps: Ints, values: Floats, bad: npt.NDArray[np.bool_], last_step: int
 ) -> LayerMap | None:
-    """Bin observations (n, layers) into at most :data:`MAP_BINS` bins by their median; None if nothing was seen.
+    """Bin observations (n, layers) into at most :data:`MAP_BINS` medians; None if nothing was seen.
 
     Args:
         names: one per column of ``values``.

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``tone`` is good, info, warning or critical; ``ended`` says how the run ended, ``headline`` all in one line.
+    """What the report opens with.
 
-    ``status`` is that of the end record, or ``incomplete`` where there is none. ``remarks`` are sentences on what
-    the file lacks.
+    ``tone`` is good, info, warning or critical; ``status`` that of the end record, else ``unfinished``;
+    ``ended`` says how the run ended, ``headline`` all in one line; ``remarks`` are sentences on what the file
+    lacks.
     """
 
     tone: str
@@ -31,11 +32,9 @@ class Verdict:
 def judge(found: Collected, diagnosis: Diagnosis) -> Verdict:
     """Put a diagnosis into one line and a tone."""
     worst = Counter(i.severity for i in diagnosis.issues)
-    status = found.end.status if found.end is not None else "incomplete"
+    status = found.end.status if found.end is not None else "unfinished"
     tone = _tone(status, worst, found.steps)
-    return Verdict(
-        tone, status, _headline(found, diagnosis, worst), _ended(found), _remarks(found, diagnosis)
-    )
+    return Verdict(tone, status, _headline(found, diagnosis, worst), _ended(found), _remarks(found))
 
 
 def counted(number: int, word: str) -> str:
@@ -46,7 +45,7 @@ def counted(number: int, word: str) -> str:
 def _tone(status: str, worst: Counter[str], steps: int) -> str:
     if status == "crashed" or worst["critical"]:
         return "critical"
-    if status == "incomplete" or worst["warning"]:
+    if status == "unfinished" or worst["warning"]:
         return "warning"
     return "good" if steps else "info"
 
@@ -54,19 +53,24 @@ def _tone(status: str, worst: Counter[str], steps: int) -> str:
 def _headline(found: Collected, diagnosis: Diagnosis, worst: Counter[str]) -> str:
     if not found.steps:
         return "No training step was recorded, so there is nothing to judge."
+    prefix = _prefix(found)
     loud = [i for i in diagnosis.incidents if i.root.severity != "info"]
-    prefix = (
-        {"crashed": "Crashed. ", "interrupted": "Interrupted. "}.get(found.end.status, "")
-        if found.end
-        else "Incomplete. "
-    )
     if not loud:
         infos = f", {counted(worst['info'], 'remark')}" if worst["info"] else ""
         return f"{prefix}No warning, no critical{infos}."
     rank = {"critical": 0, "warning": 1}
     first = min(loud, key=lambda i: (rank.get(i.root.severity, 2), i.root.since_step)).root
     more = f" {counted(len(loud) - 1, 'more incident').capitalize()}." if len(loud) > 1 else ""
-    return f"{prefix}{first.title.rstrip('.')} (since step {first.since_step}).{more}"
+    return f"{prefix}{first.title.rstrip('.')} (since step {first.since_step:,}).{more}"
+
+
+def _prefix(found: Collected) -> str:
+    """How a run ended that did not finish."""
+    if found.end is None:
+        return "Recording without an end. "
+    if found.end.status == "crashed":
+        return f"Crashed at step {found.end.step:,}. "
+    return "Interrupted. " if found.end.status == "interrupted" else ""
 
 
 def _ended(found: Collected) -> str:
@@ -84,7 +88,7 @@ def _ended(found: Collected) -> str:
     return words.get(end.status, f"Ended as {end.status} after {span}.")
 
 
-def _remarks(found: Collected, diagnosis: Diagnosis) -> tuple[str, ...]:
+def _remarks(found: Collected) -> tuple[str, ...]:
     """What the file lacks: said, never shown as fine."""
     said = []
     end = found.end
@@ -95,8 +99,8 @@ def _remarks(found: Collected, diagnosis: Diagnosis) -> tuple[str, ...]:
         )
     elif found.dropped:
         said.append(f"Under pressure the recorder dropped details of {counted(found.dropped, 'step')}.")
-    if diagnosis.torn_lines:
+    if found.torn_lines:
         said.append(
-            f"{counted(diagnosis.torn_lines, 'torn line').capitalize()} could not be read and were skipped."
+            f"{counted(found.torn_lines, 'torn line').capitalize()} could not be read and were skipped."
         )
     return tuple(said)

@@ -32,7 +32,8 @@ NOT_EXAMINED: tuple[tuple[str, str], ...] = (
 """Examinations that need the model and data, and what each would tell."""
 
 NEEDS_MODEL = (
-    "These examinations need the model and data. This version reads run files alone and has none of them; they are "
+    "These examinations need the model and data. This version reads run files alone and has none of "
+    "them; they are "
     "listed so that their absence is not taken for a clean bill."
 )
 
@@ -44,4 +45,4 @@ GIVE_RECIPE = (
 
 def has_recipe(recipe: str) -> str:
     """What is said when the run holds a recipe; it is only shown, never run."""
-    return f"This run holds the recipe {recipe} for rebuilding its model and data; nothing of it was run for this report."
+    return f"This run holds the recipe {recipe} to rebuild its model and data; it was not run for this report."

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from torchwatch.errors import UsageError
 from torchwatch.report import html, jsonfile, markdown
-from torchwatch.report.plots import draw_all
+from torchwatch.report.plots import Picture, draw_all
 from torchwatch.report.sections import sections
 from torchwatch.text import duration, printable
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torchwatch.report.report import Report
-    from pathlib import Path
     from collections.abc import Callable
+    from pathlib import Path
+
+    from torchwatch.report.report import Report
 
 
 def default_directory(run: Path) -> Path:
@@ -46,7 +47,9 @@ def write_report(report: Report, out: Path, progress: Callable[[str], None] = la
         "report.md": markdown.render(report.title, content, pictures).encode(),
         "report.json": jsonfile.render(report),
     }
-    files |= {f"{name}.png": picture.light for name, picture in pictures.items()}
+    files |= {
+        f"{name}.png": picture.light for name, picture in pictures.items() if isinstance(picture, Picture)
+    }
     try:
         out.mkdir(parents=True, exist_ok=True)
         return [_write(out / name, data) for name, data in files.items()]

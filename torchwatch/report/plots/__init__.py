@@ -1,19 +1,20 @@
 """The plots of a report: one plot, one file.
 
-A plot module has ``TITLE``, ``caption(report) -> str`` and ``draw(report, theme) -> Figure | None``; None means that
-the run holds nothing to draw. :data:`NAMES` is their order.
+A plot module has ``TITLE``, ``caption(report) -> str`` and ``draw(report, theme) -> Figure | None``;
+None means that the run holds nothing to draw. :data:`NAMES` is their order.
 """
 
 from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torchwatch.report import style
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+
     from torchwatch.report.report import Report
 
 NAMES = (
@@ -42,27 +43,45 @@ class Picture:
     height: int
 
 
-def draw_all(report: Report, progress: Callable[[str], None] = lambda _: None) -> dict[str, Picture]:
-    """Draw every plot that the run has data for, by name.
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A plot that could not be drawn, and why."""
+
+    name: str
+    title: str
+    reason: str
+
+
+def draw_all(
+    report: Report, progress: Callable[[str], None] = lambda _: None
+) -> dict[str, Picture | Failure]:
+    """Draw every plot that the run has data for, by name; one that fails does not stop the others.
 
     Args:
         report: what to draw.
         progress: called with a plot's title before it is drawn.
     """
-    return {picture.name: picture for picture in _pictures(report, progress)}
-
-
-def _pictures(report: Report, progress: Callable[[str], None]) -> Iterator[Picture]:
+    drawn: dict[str, Picture | Failure] = {}
     for name in NAMES:
         module = importlib.import_module(f"torchwatch.report.plots.{name}")
         progress(module.TITLE)
-        images = []
-        for theme in (style.LIGHT, style.DARK):
-            with style.themed(theme):
-                drawn = module.draw(report, theme)
-                if drawn is None:
-                    break
-                images.append(style.png(drawn))
-        if drawn is not None:
+        try:
+            picture: Picture | Failure | None = _draw(report, name, module)
+        except Exception as error:  # noqa: BLE001 - a report without one plot is better than none
+            picture = Failure(name, module.TITLE, f"{type(error).__name__}: {error}")
+        if picture is not None:
+            drawn[name] = picture
+    return drawn
+
+
+def _draw(report: Report, name: str, module: Any) -> Picture | None:
+    images: list[bytes] = []
+    width = height = 0
+    for theme in (style.LIGHT, style.DARK):
+        with style.themed(theme):
+            drawn = module.draw(report, theme)
+            if drawn is None:
+                return None
+            images.append(style.png(drawn))
             width, height = (round(side * style.DPI) for side in drawn.get_size_inches())
-            yield Picture(name, module.TITLE, module.caption(report), images[0], images[1], width, height)
+    return Picture(name, module.TITLE, module.caption(report), images[0], images[1], width, height)

@@ -24,8 +24,10 @@ _LOOKS = {
 def caption(report: Report) -> str:
     """The difference between dead and zero."""
     words = (
-        "Left: units that gave nothing for any sample of the window; they no longer learn. Right: single values that are "
-        "zero, which is sparsity and no fault by itself (a healthy ReLU has about half). Grey was not measured."
+        "Left: units that gave nothing for any sample of the window; they no longer learn. Right: single "
+        "values that are "
+        "zero, which is sparsity and no fault by itself (a healthy ReLU has about half). Grey was not "
+        "measured."
     )
     return words + heatmap.cut_note(next(iter(_maps(report).values())))
 

@@ -9,11 +9,11 @@ import numpy as np
 from torchwatch.report import heatmap, style
 
 if TYPE_CHECKING:
-    from torchwatch.report.trace import Floats, LayerMap
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from torchwatch.report.report import Report
+    from torchwatch.report.trace import Floats, LayerMap
 
 TITLE = "Gradient flow"
 _LOOK = heatmap.Look("Gradient size per layer", "gradient RMS", compact=True)
@@ -22,7 +22,8 @@ _LOOK = heatmap.Look("Gradient size per layer", "gradient RMS", compact=True)
 def caption(report: Report) -> str:
     """How to read the map."""
     words = (
-        "Root mean square of each layer's gradients, first layer at the top. A row that darkens over time, or rows that "
+        "Root mean square of each layer's gradients, first layer at the top. A row that darkens over "
+        "time, or rows that "
         "darken towards the top, are gradients that vanish; dark red is exactly zero, grey was not measured. "
         "Right: the median of the first and of the last tenth of the run."
     )

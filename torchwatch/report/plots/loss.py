@@ -10,11 +10,11 @@ from torchwatch.report import style
 from torchwatch.report.marks import draw_bad, draw_incidents
 
 if TYPE_CHECKING:
-    from torchwatch.report.trace import Points
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from torchwatch.report.report import Report
+    from torchwatch.report.trace import Points
 
 TITLE = "Loss"
 

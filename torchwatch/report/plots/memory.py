@@ -9,10 +9,10 @@ import numpy as np
 from torchwatch.report import style
 
 if TYPE_CHECKING:
-    from torchwatch.report.trace import Points
     from matplotlib.figure import Figure
 
     from torchwatch.report.report import Report
+    from torchwatch.report.trace import Points
 
 TITLE = "Memory"
 _SERIES = (
@@ -28,7 +28,9 @@ def caption(report: Report) -> str:
     often = (
         "about once a second" if _source(report) is report.trace.systems else "at the end of each interval"
     )
-    return f"Memory read {often}. A line that keeps rising after the first minutes is something that is kept by mistake."
+    return (
+        f"Memory read {often}. A line that keeps rising after the first minutes is something kept by mistake."
+    )
 
 
 def draw(report: Report, theme: style.Theme) -> Figure | None:

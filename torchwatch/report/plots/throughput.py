@@ -10,11 +10,11 @@ from torchwatch.report import style
 from torchwatch.report.marks import draw_incidents
 
 if TYPE_CHECKING:
-    from torchwatch.report.trace import Points
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from torchwatch.report.report import Report
+    from torchwatch.report.trace import Points
 
 TITLE = "Throughput and waiting"
 _RATES = (("samples_per_s", "samples / s"), ("steps_per_s", "steps / s"))
@@ -24,7 +24,7 @@ def caption(report: Report) -> str:
     """What is counted."""
     words = "Throughput of each interval; evaluation and saving between steps are not counted."
     if "wait_share" not in report.trace.intervals:
-        return f"{words} Waiting for data was not measured: wrap the loader, `for x, y in watch.batches(loader)`."
+        return f"{words} Waiting for data was not measured: wrap the loader in watch.batches(loader)."
     return f"{words} Below: the share of that time spent waiting for the next batch."
 
 

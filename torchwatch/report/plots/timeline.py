@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from torchwatch.report import style
 
 if TYPE_CHECKING:
-    from torchwatch.report.marks import Span
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from torchwatch.report.marks import Span
     from torchwatch.report.report import Report
 
 TITLE = "Alert timeline"
@@ -21,7 +21,8 @@ def caption(report: Report) -> str:
     """What a bar is."""
     del report
     return (
-        "One row per check. A bar begins at the step since which the records show the trouble and ends where it "
+        "One row per check. A bar begins at the step since which the records show the trouble and ends "
+        "where it "
         "resolved; an arrow means that it lasted to the end of the run."
     )
 

@@ -20,7 +20,8 @@ _LOOK = heatmap.Look("Update ratio per layer", "‖Δw‖ / ‖w‖", "plasma")
 def caption(report: Report) -> str:
     """What the ratio means."""
     words = (
-        "Size of a step's change of the weights over the size of the weights, ‖Δw‖ / ‖w‖. Around 10⁻³ is common; "
+        "Size of a step's change of the weights over the size of the weights, ‖Δw‖ / ‖w‖. Around 10⁻³ is "
+        "common; "
         "far above 10⁻² training shakes, far below 10⁻⁵ it stands still."
     )
     layers = report.trace.maps.get("updates")
