@@ -21,8 +21,9 @@ class WatchConfig:
         dense_steps: measure everything on each of the first n steps as well (steps, default 10).
         dead_window_samples: a unit is dead after this many samples without activity (samples, default 512).
         update_slice: elements per parameter that the update ratio reads (elements, default 4096).
-        interval_steps: an interval closes after this many steps, if no epoch ends before (steps, default 200).
-        flush_s: how often finished steps are written, checked and shown (seconds, default 0.1, at most 1).
+        interval_steps: an interval closes after this many steps, if no epoch ends first (steps, default 200).
+        flush_s: how often finished steps are written, checked and shown (seconds, default 0.1,
+            at most 1).
         fast_steps_per_s: above this rate steps are batched into ``steps`` lines (steps/second, default 50).
         queue_steps: steps that may wait for the recorder before detail is dropped (steps, default 4096).
         system_s: time between ``system`` records (seconds, default 1.0).
@@ -65,7 +66,7 @@ class WatchConfig:
         _require(self, "flush_s", lambda v: 0 < v <= 1, "between 0 and 1 second")
         unknown = set(self.declare) - DECLARABLE
         if unknown:
-            word = sorted(unknown)[0]
+            word = min(unknown)
             close = difflib.get_close_matches(word, sorted(DECLARABLE), n=1)
             hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(DECLARABLE))}"
             raise ConfigError(f"nothing called {word!r} can be declared{hint}")

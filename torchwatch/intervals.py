@@ -121,7 +121,7 @@ class _Sum:
 
 
 def tidy(value: float | None) -> float | None:
-    """The number with 9 significant digits: enough to restore a float32, short in the file, the same in replay."""
+    """The number with 9 significant digits: enough to restore a float32, and short in the file."""
     if value is None or not math.isfinite(value):
         return value
     return float(f"{value:.9g}")

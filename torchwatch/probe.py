@@ -2,8 +2,8 @@
 
 A probe declares which fields of :class:`~torchwatch.records.Step` it ``writes`` and implements some of the
 moments below. In the training thread it only enqueues device work and stores the resulting tensors with
-:meth:`Frame.defer`; reading them (``decode``) happens in the recorder thread. It never calls ``.item()``, never
-synchronises, never draws random numbers, and never keeps a tensor of the host.
+:meth:`Frame.defer`; reading them (``decode``) happens in the recorder thread. It never calls ``.item()``,
+never synchronises, never draws random numbers, and never keeps a tensor of the host.
 """
 
 from __future__ import annotations

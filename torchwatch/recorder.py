@@ -79,7 +79,7 @@ class Memory:
         self._process.cpu_percent()
 
     def read(self) -> dict[str, Any]:
-        """Fields of :class:`~torchwatch.records.System`. Asks the CUDA allocator's host-side counters only."""
+        """Fields of :class:`~torchwatch.records.System`. Of CUDA only the allocator's own counters."""
         fields: dict[str, Any] = {
             "rss_bytes": self._process.memory_info().rss,
             "cpu_percent": tidy(self._process.cpu_percent()),
@@ -166,7 +166,7 @@ class Recorder:
         self._thread.start()
 
     def put(self, item: Item) -> None:
-        """Queue an item; never waits. Over the bound, detail is dropped first, then whole steps, both counted."""
+        """Queue an item; never waits. Over the bound, detail is dropped, then whole steps, both counted."""
         waiting = len(self._queue)
         if waiting >= self.config.queue_steps and isinstance(item, Frame):
             self.dropped += 1

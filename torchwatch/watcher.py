@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import os
-import platform
-import sys
-import threading
-import time
-import traceback
-import uuid
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-import numpy as np
 import torch
 
-import torchwatch
-from torchwatch.attachment import Attachment
 from torchwatch.check import select
 from torchwatch.config import WatchConfig
-from torchwatch.engine import Engine
 from torchwatch.errors import ConfigError, ModelError, WatcherClosed
-from torchwatch.guard import Guard
-from torchwatch.probe import Frame
 from torchwatch.probes.activations import batch_size
-from torchwatch.probes.loss import as_logged
-from torchwatch.recorder import Mark, Outcome, Recorder, Sink, is_evaluation
-from torchwatch.records import Alert, Note, RunHeader
-from torchwatch.runfile import RunWriter
+from torchwatch.recorder import Sink
+from torchwatch.records import Alert
+from torchwatch.session import Session, Wanted, outcome_of
 
 T = TypeVar("T")
 
@@ -104,19 +90,21 @@ class Watcher:
             raise ConfigError("this version has no budget: set activations_every and gradients_every instead")
         ignored = None if ignore is None else (ignore,) if isinstance(ignore, str) else tuple(ignore)
         self.config = (config or WatchConfig()).with_keywords(limits=limits, ignore=ignored)
-        self._selection = select(self.config.limits, self.config.ignore)
         self._stop_on = _stop_rule(stop_on)
         self._model = weakref.ref(model)
-        self._wanted = Path(path) if path is not None else _default_path(model)
-        self._optimizer, self._scaler = optimizer, scaler
-        self._header = {
-            "name": name or "",
-            "hyperparameters": dict(hyperparameters or {}),
-            "recipe": recipe,
-        }
-        self._sinks = None if sinks is None else list(sinks)
-        self._on_alert = on_alert
-        self._session: _Session | None = None
+        self._wanted = Wanted(
+            path=Path(path) if path is not None else _default_path(model),
+            config=self.config,
+            selection=select(self.config.limits, self.config.ignore),
+            name=name or "",
+            hyperparameters=dict(hyperparameters or {}),
+            recipe=recipe,
+            sinks=None if sinks is None else list(sinks),
+            on_alert=on_alert,
+            optimizer=optimizer,
+            scaler=scaler,
+        )
+        self._session: Session | None = None
         self._depth = 0
         self._closed = False
 
@@ -130,8 +118,8 @@ class Watcher:
             model = self._model()
             if model is None:
                 raise ModelError("the model of this watcher is gone: keep a reference to it")
-            self._session = _Session(self, model)
-            weakref.finalize(self, _Session.abandon, self._session)
+            self._session = Session(model, self._wanted)
+            weakref.finalize(self, Session.abandon, self._session)
         return self
 
     def __exit__(
@@ -141,7 +129,7 @@ class Watcher:
         if self._depth > 0 or self._session is None:
             return
         self._closed = True
-        self._session.end(_outcome(kind, error, trace))
+        self._session.end(outcome_of(kind, error, trace))
         if kind is None:
             self._call_back()
 
@@ -196,7 +184,7 @@ class Watcher:
     def batches(self, loader: Iterable[T]) -> Batches[T]:
         """Iterate over a loader and record how long the training waits for it, batch sizes and epochs.
 
-        Each complete iteration with training steps in it is one epoch, whether or not :meth:`epoch` is called.
+        Each iteration with training steps in it is one epoch, whether or not :meth:`epoch` is called.
 
         Raises:
             WatcherClosed: outside of the ``with`` block.
@@ -208,7 +196,7 @@ class Watcher:
     @property
     def path(self) -> Path:
         """The run file; before the run starts, the wanted one."""
-        return self._wanted if self._session is None else self._session.recorder.writer.path
+        return self._wanted.path if self._session is None else self._session.recorder.writer.path
 
     @property
     def alerts(self) -> tuple[Alert, ...]:
@@ -230,7 +218,7 @@ class Watcher:
             recorder.critical if self._stop_on == "critical" else recorder.health_score < float(self._stop_on)
         )
 
-    def _open(self) -> _Session:
+    def _open(self) -> Session:
         if self._session is None or self._closed:
             state = "closed" if self._closed else "not open yet"
             raise WatcherClosed(f"this watcher is {state}: use it inside its `with Watcher(...)` block")
@@ -244,7 +232,7 @@ class Watcher:
 class Batches(Generic[T]):
     """A loader whose batches are timed and counted. ``len()`` is the loader's."""
 
-    def __init__(self, loader: Iterable[T], session: _Session, call_back: Callable[[], None]) -> None:
+    def __init__(self, loader: Iterable[T], session: Session, call_back: Callable[[], None]) -> None:
         self._loader, self._session, self._call_back = loader, session, call_back
 
     def __len__(self) -> int:
@@ -256,158 +244,10 @@ class Batches(Generic[T]):
         started = attachment.clock()
         for item in self._loader:
             if attachment.here:
-                attachment.fetched(attachment.clock() - started, batch_size(item))
+                attachment.steps.fetched(attachment.clock() - started, batch_size(item))
             yield item
             self._call_back()
             started = attachment.clock()
-
-
-class _Session:
-    """Everything that lives between enter and exit; holds no reference to the watcher."""
-
-    def __init__(self, watcher: Watcher, model: torch.nn.Module) -> None:
-        config = watcher.config
-        writer = RunWriter(_rank_path(watcher._wanted))
-        header = _header(watcher, model, writer.path)
-        sinks = watcher._sinks if watcher._sinks is not None else _default_sinks(config)
-        self._on_alert = watcher._on_alert
-        self._pid = os.getpid()
-        self._ended = False
-        self._in_epoch = False
-        self._notes: list[tuple[str, str]] = []
-        start = time.perf_counter()
-        self._guard = Guard(_say_weakly(weakref.ref(self)))
-        pending: list[Any] = []
-        self.attachment = Attachment(model, config, pending.append, self._guard, watcher._scaler)
-        self.recorder = Recorder(
-            writer,
-            header,
-            Engine(watcher._selection),
-            config,
-            self.attachment.probes,
-            sinks,
-            lambda: time.perf_counter() - start,
-        )
-        self.attachment.emit = self.recorder.put
-        if writer.path.name != _rank_path(watcher._wanted).name:
-            self.say("path", f"{watcher._wanted} exists already: this run is written to {writer.path}")
-        self.recorder.start()
-        self.attachment.enter()
-        if watcher._optimizer is not None:
-            self.attachment.patient.held_by(watcher._optimizer)
-
-    def say(self, topic: str, message: str) -> None:
-        """A note of ours, for file and sinks."""
-        self.recorder.put(Note(topic=topic, message=message))
-
-    def log(self, values: Mapping[str, Any]) -> None:
-        """Sort values into the step's and the evaluation's."""
-        started = self.attachment.clock()
-        with self._guard("log"), torch.no_grad():
-            evaluated = {k: v for k, v in values.items() if is_evaluation(k)}
-            self._log_step({k: v for k, v in values.items() if k not in evaluated})
-            if evaluated:
-                self.attachment.close_step()
-                self._mark("eval", self._usable(evaluated))
-                self.attachment.restart_clock()
-        self.attachment.spent(self.attachment.clock() - started)
-
-    def _log_step(self, values: Mapping[str, Any]) -> None:
-        if not values:
-            return
-        usable = self._usable(values)
-        newest = next(
-            (v for v in values.values() if isinstance(v, torch.Tensor) and v.grad_fn is not None), None
-        )
-        self.attachment.log(usable, newest)
-
-    def _usable(self, values: Mapping[str, Any]) -> dict[str, torch.Tensor | float]:
-        usable, refused = as_logged(values)
-        for name in refused:
-            self.say("log", f"{name!r} is not a number or a tensor of numbers and was not logged")
-        return usable
-
-    def step(self, loss: Any, samples: int | None) -> None:
-        """A boundary that the loop names."""
-        with self._guard("log"):
-            if loss is not None:
-                self.attachment.log_now(self._usable({"loss": loss}))
-        with self._guard("step"):
-            self.attachment.boundary(samples)
-
-    def epoch(self, metrics: Mapping[str, Any]) -> None:
-        """The epoch ends."""
-        with self._guard("epoch"), torch.no_grad():
-            self.attachment.close_step()
-            self._mark("epoch", self._usable(metrics))
-            self.attachment.epoch += 1
-            self.attachment.steps_in_epoch = 0
-            self._in_epoch = False
-            self.attachment.restart_clock()
-
-    def begin_epoch(self) -> None:
-        """An iteration over the loader begins: the one before ends, if it trained and was not ended yet."""
-        with self._guard("epoch"):
-            if self._in_epoch:
-                self.attachment.close_step()
-                if self.attachment.steps_in_epoch:
-                    self.epoch({})
-            self._in_epoch = True
-            self.attachment.close_step()
-            self.attachment.restart_clock()
-
-    def _mark(self, kind: str, values: Mapping[str, torch.Tensor | float]) -> None:
-        attachment = self.attachment
-        frame = Frame(attachment.steps, sampled=False)
-        entries = {k: frame.defer(v) if isinstance(v, torch.Tensor) else float(v) for k, v in values.items()}
-        frame.seal()
-        self.recorder.put(Mark(kind, frame, attachment.epoch, attachment.now(), entries))
-
-    def call_back(self) -> None:
-        """Tell the host of alerts, in its thread; what its callback raises is the host's."""
-        outbox = self.recorder.outbox
-        while outbox:
-            alert = outbox.popleft()
-            if self._on_alert is not None:
-                self._on_alert(alert)
-
-    def end(self, outcome: Outcome) -> None:
-        """Detach, drain, write the end record."""
-        if self._ended or os.getpid() != self._pid:
-            return
-        self._ended = True
-        self.attachment.leave()
-        if self._in_epoch and self.attachment.steps_in_epoch:
-            self._mark("epoch", {})
-        self.recorder.stop(outcome)
-        problem = self.recorder.writer.problem
-        if problem is not None and not self.recorder.writer.complete:
-            warnings.warn(f"torchwatch: {problem}", RuntimeWarning, stacklevel=4)
-
-    @staticmethod
-    def abandon(session: _Session) -> None:
-        """The watcher went away without an exit."""
-        session.end(Outcome("interrupted"))
-
-
-def _say_weakly(reference: weakref.ref[_Session]) -> Callable[[str, str], None]:
-    def say(collector: str, message: str) -> None:
-        session = reference()
-        if session is not None:
-            session.say(collector, message)
-
-    return say
-
-
-def _outcome(
-    kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-) -> Outcome:
-    if kind is None:
-        return Outcome("finished")
-    if not issubclass(kind, Exception):
-        return Outcome("interrupted", kind.__name__)
-    lines = traceback.format_exception(kind, error, trace)
-    return Outcome("crashed", f"{kind.__name__}: {error}", "".join(lines)[-20_000:])
 
 
 def _stop_rule(rule: str | float | None) -> str | float | None:
@@ -419,69 +259,5 @@ def _stop_rule(rule: str | float | None) -> str | float | None:
 
 
 def _default_path(model: torch.nn.Module) -> Path:
-    moment = datetime.datetime.now(datetime.UTC).astimezone().strftime("%Y%m%d-%H%M%S")
+    moment = dt.datetime.now(dt.UTC).astimezone().strftime("%Y%m%d-%H%M%S")
     return Path("runs") / f"{moment}-{type(model).__name__.lower()}.jsonl"
-
-
-def _rank_path(path: Path) -> Path:
-    rank = _rank()[0]
-    return path if rank == 0 else path.with_name(f"{path.stem}.rank{rank}{path.suffix}")
-
-
-def _rank() -> tuple[int, int]:
-    """Rank and world size as launchers say them in the environment."""
-    try:
-        return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    except ValueError:
-        return 0, 1
-
-
-def _default_sinks(config: WatchConfig) -> list[Sink]:
-    from torchwatch.sinks.logfile import LogFileSink
-    from torchwatch.sinks.terminal import TerminalSink
-
-    if config.terminal:
-        return [TerminalSink(log_file=config.log_file)]
-    return [LogFileSink(config.log_file)] if config.log_file else []
-
-
-def _header(watcher: Watcher, model: torch.nn.Module, path: Path) -> RunHeader:
-    rank, world = _rank()
-    extra = dict(watcher._header)
-    extra["name"] = extra["name"] or path.stem
-    lazy = torch.nn.parameter.UninitializedParameter
-    return RunHeader(
-        run_id=uuid.uuid4().hex[:12],
-        time=datetime.datetime.now(datetime.UTC).astimezone().isoformat(timespec="seconds"),
-        torchwatch=torchwatch.__version__,
-        rank=rank,
-        world=world,
-        pid=os.getpid(),
-        model=type(model).__name__,
-        parameters=sum(p.numel() for p in model.parameters() if not isinstance(p, lazy)),
-        software={
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "numpy": np.__version__,
-        },
-        device=_device(model),
-        config=watcher.config.as_json(),
-        limits=watcher._selection.limits(),
-        ignore=list(watcher._selection.ignored),
-        **extra,
-    )
-
-
-def _device(model: torch.nn.Module) -> dict[str, Any]:
-    used = sorted({str(p.device) for p in model.parameters()})
-    device: dict[str, Any] = {
-        "parameters_on": used,
-        "platform": sys.platform,
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "main_thread": threading.current_thread() is threading.main_thread(),
-    }
-    if any(d.startswith("cuda") for d in used):
-        device["cuda"] = torch.cuda.get_device_name()
-    return device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -249,12 +250,7 @@ def _peaks(tensor: torch.Tensor, *, channels_first: bool) -> torch.Tensor | None
 
 def _tensors(value: Any, depth: int = 4) -> Iterator[torch.Tensor]:
     """Readable tensors in a value, first ones first: bounded, and generators are never iterated."""
-    found = 0
-    for tensor in _walk(value, depth):
-        yield tensor
-        found += 1
-        if found == _MOST_TENSORS:
-            return
+    yield from itertools.islice(_walk(value, depth), _MOST_TENSORS)
 
 
 def _walk(value: Any, depth: int) -> Iterator[torch.Tensor]:

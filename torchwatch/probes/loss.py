@@ -19,9 +19,9 @@ SOURCES = ("log", "output", "module")
 class LossProbe(Probe):
     """Logged values, averaged over the step; without a logged loss, the one that was seen.
 
-    ``loss_source`` says where it came from: ``log`` (the host), ``output`` (the model's output has a ``loss``),
-    ``module`` (the scalar output of one loss module). Two different loss modules in one step are not added up:
-    their weights are the host's business, so the loss then counts as not seen.
+    ``loss_source`` says where it came from: ``log`` (the host), ``output`` (the model's output has a
+    ``loss``), ``module`` (the scalar output of one loss module). Two different loss modules in one step are
+    not added up: their weights are the host's business, so the loss then counts as not seen.
     """
 
     name: ClassVar[str] = "loss"
@@ -61,8 +61,8 @@ def _mean(values: list[float]) -> float:
 def as_logged(values: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor | float], list[str]]:
     """Values that can be logged, flattened, and the names of those that cannot.
 
-    Tensors are detached and cloned (of several elements, the mean is taken later); a mapping becomes one entry
-    per key (``accuracy.cat``); numbers, NumPy scalars and booleans become floats.
+    Tensors are detached and cloned (of several elements, the mean is taken later); a mapping becomes one
+    entry per key (``accuracy.cat``); numbers, NumPy scalars and booleans become floats.
     """
     usable: dict[str, torch.Tensor | float] = {}
     refused: list[str] = []

@@ -17,7 +17,7 @@ from torchwatch.records import missing_column
 
 @dataclass(slots=True)
 class _Slices:
-    """Views of the slices of all parameters of one device and dtype, and the two buffers they are read into."""
+    """Views of the slices of all parameters of one device and dtype, and the buffers they are read into."""
 
     indices: list[int]
     views: list[torch.Tensor]
@@ -30,8 +30,8 @@ class _Slices:
 class UpdateProbe(Probe):
     """Update ratio per parameter and over all of them; exactly 0 where no element of the slice changed.
 
-    A full copy would move six times the parameters' bytes, so at most ``update_slice`` elements per parameter,
-    evenly scattered, are read before and after the step.
+    A full copy would move six times the parameters' bytes, so at most ``update_slice`` elements per
+    parameter, evenly scattered, are read before and after the step.
     """
 
     name: ClassVar[str] = "updates"

@@ -27,9 +27,9 @@ class _Left:
 class WiringProbe(Probe):
     """Looks whether the gradients that an optimizer used are still there when new ones arrive.
 
-    Watched on sampled steps, of which the first ten are all. A gradient is stale when, at the last backward pass
-    before the next step, it is the same tensor, changed by nothing but that step's earlier passes. (In a GAN the
-    generator's loss also reaches the discriminator's old gradients, which are zeroed before its own pass.)
+    Watched on sampled steps, of which the first ten are all. A gradient is stale when, at the last backward
+    pass before the next step, it is the same tensor, changed by nothing but that step's earlier passes. (In a
+    GAN the generator's loss also reaches the discriminator's old gradients, which are zeroed before its own pass.)
     """
 
     name: ClassVar[str] = "wiring"
@@ -50,7 +50,7 @@ class WiringProbe(Probe):
         self._left = {}
 
     def after_step(self, frame: Frame, optimizer: torch.optim.Optimizer, held: Sequence[int]) -> None:  # noqa: ARG002
-        """Note the gradients as the optimizer leaves them, if the next step is watched: one per layer tells."""
+        """Note the gradients as the optimizer leaves them, one per layer, if the next step is watched."""
         if not self._armed:
             return
         for index in held:

@@ -1,0 +1,345 @@
+"""The hooks of one watcher.
+
+Two global optimizer hooks are always on; one global forward hook is on for sampled steps (and, while the host
+does not log a loss, in a light mode that only looks at scalar outputs). Nothing is stored on the model.
+
+A few lines longer than a file should be: the order in which these few events may come is one subject.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from torchwatch.attachment.hooks import (
+    after_hook,
+    before_hook,
+    forward_hook,
+    gradient_hook,
+    loss_hook,
+    remove,
+)
+from torchwatch.attachment.quiet import Quiet
+from torchwatch.attachment.steps import StepBuilder
+from torchwatch.config import WatchConfig
+from torchwatch.guard import Guard
+from torchwatch.patient import Patient
+from torchwatch.probe import Frame, Probe
+from torchwatch.probes import _torch
+from torchwatch.probes.activations import ActivationProbe, Seen, batch_size
+from torchwatch.probes.clipping import ClippingProbe
+from torchwatch.probes.gradients import GradientProbe
+from torchwatch.probes.learning_rate import LearningRateProbe
+from torchwatch.probes.loss import LossProbe
+from torchwatch.probes.updates import UpdateProbe
+from torchwatch.probes.weights import WeightProbe
+from torchwatch.probes.wiring import WiringProbe
+from torchwatch.records import Layout
+
+_SIGNATURE = 8
+
+
+class Attachment:
+    """Attaches probes to a model and finds the steps.
+
+    Args:
+        model: what is watched; held weakly.
+        config: sampling.
+        emit: called with every finished :class:`Frame` and :class:`Layout`; must not block.
+        guard: keeps our failures away from the host.
+        scaler: the host's ``GradScaler``, if any.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        config: WatchConfig,
+        emit: Callable[[Frame | Layout], None],
+        guard: Guard,
+        scaler: Any = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.config, self.guard, self.clock = config, guard, clock
+        self.patient = Patient(model)
+        self.activations, self.wiring, self.clipping = ActivationProbe(), WiringProbe(), ClippingProbe()
+        loss = LossProbe()
+        self.probes: tuple[Probe, ...] = (
+            GradientProbe(),
+            self.clipping,
+            LearningRateProbe(),
+            UpdateProbe(),
+            WeightProbe(),
+            loss,
+            self.wiring,
+            self.activations,
+        )
+        merged = (self.clipping, self.activations)
+        self.steps = StepBuilder(self.sampled, loss, merged, guard, self._emit, clock)
+        self._emit_item = emit
+        self._scaler = scaler
+        self._closed = False
+        self._own_seen = False
+        self._compiled = False
+        self._pid = os.getpid()
+        self._thread = threading.get_ident()
+        self._layout_version = -1
+        self._gradients_seen: tuple[Any, ...] = ()
+        self._handles: list[Any] = []
+        self._forward: Any = None
+        self._mode = "off"
+
+    # ------------------------------------------------------------------ entering and leaving
+
+    def enter(self, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Attach; the first step is sampled. ``optimizer``: one that is known before its first step."""
+        for probe in self.probes:
+            probe.attach(self.patient, self.config)
+        if optimizer is not None:
+            self.patient.held_by(optimizer)
+        me = weakref.ref(self)
+        self._handles = list(_torch.register_optimizer_hooks(before_hook(me), after_hook(me)))
+        self._arm(1)
+
+    def leave(self) -> None:
+        """Close the record and detach."""
+        if self._closed:
+            return
+        with self.guard("step"):
+            self.steps.close()
+        self._closed = True
+        for probe in self.probes:
+            with self.guard(probe.name):
+                probe.detach()
+        handles = [h for h in (*self._handles, self._forward) if h is not None]
+        self._handles, self._forward = [], None
+        remove(handles)
+
+    @property
+    def here(self) -> bool:
+        """Whether the watcher is open and this process is the one that entered (a forked worker is not)."""
+        return not self._closed and os.getpid() == self._pid
+
+    # ------------------------------------------------------------------ arming
+
+    def sampled(self, number: int) -> bool:
+        """Whether activations and weights of step ``number`` are measured."""
+        return number <= self.config.dense_steps or number % self.config.activations_every == 0
+
+    def _arm(self, number: int) -> None:
+        """Get ready for step ``number``: full hook on a sampled step, light one while no loss is logged."""
+        model = self.patient.model()
+        usable = model is not None and not self.guard.is_off("forward")
+        if usable and model is not None and self.sampled(number):
+            self.patient.refresh()
+            self._compiled = _torch.compiled(model)
+        full = usable and not self._compiled and self.sampled(number)
+        light = usable and not self._compiled and not self.steps.logs_loss
+        for probe in self.probes:
+            if full:
+                probe.arm(number)
+            elif self._mode == "full":
+                probe.disarm()
+        self._mode = "full" if full else "light" if light else "off"
+        if self._mode == "off" and self._forward is not None:
+            self._forward.remove()
+            self._forward = None
+        elif self._mode != "off" and self._forward is None:
+            self._forward = _torch.register_forward_hook(forward_hook(weakref.ref(self)))
+
+    # ------------------------------------------------------------------ forward and backward
+
+    def forward(self, module: torch.nn.Module, args: Any, output: Any) -> None:
+        """A module of the process has run."""
+        index = self.patient.layer_of(module)
+        is_model = module is self.patient.model()
+        if index is None and not is_model:
+            self._maybe_loss_module(module, output)
+            return
+        if self._mode != "full":
+            index = None
+        if (index is None and not is_model) or _torch.being_transformed() or _torch.in_backward():
+            return
+        recording = torch.is_grad_enabled()
+        with Quiet():
+            if index is not None and not self.guard.is_off("activations"):
+                self._observe(index, module, args, output, recording=recording)
+            if is_model:
+                self._model_ran(args, output, recording=recording)
+
+    def _observe(
+        self, index: int, module: torch.nn.Module, args: Any, output: Any, *, recording: bool
+    ) -> None:
+        with self.guard("activations"):
+            waiting = self.activations.observe(index, module, args, output, recording=recording)
+            if waiting is not None:
+                tensor, seen = waiting
+                tensor.register_hook(gradient_hook(weakref.ref(self), index, seen))
+
+    def _model_ran(self, args: Any, output: Any, *, recording: bool) -> None:
+        self.activations.end_of_pass()
+        if not recording:
+            return
+        size = batch_size(args)
+        if size is not None:
+            self.steps.pending.batches.append(size)
+        loss = output.get("loss") if hasattr(output, "get") else getattr(output, "loss", None)
+        if isinstance(loss, torch.Tensor) and loss.numel() == 1 and loss.grad_fn is not None:
+            loss.register_hook(loss_hook(weakref.ref(self), "output", loss.detach().clone()))
+
+    def _maybe_loss_module(self, module: torch.nn.Module, output: Any) -> None:
+        """The scalar, differentiable output of a module that is not watched is a loss."""
+        if (
+            self.steps.logs_loss
+            or not isinstance(output, torch.Tensor)
+            or output.dim()
+            or output.grad_fn is None
+        ):
+            return
+        if not _torch.being_transformed() and not _torch.in_backward():
+            with Quiet():
+                source = f"module {type(module).__name__} {id(module)}"
+                output.register_hook(loss_hook(weakref.ref(self), source, output.detach().clone()))
+
+    def gradient_arrived(self, index: int, seen: Seen) -> None:
+        """The gradient of a watched output is there."""
+        if index < len(self.patient.layers):
+            with self.guard("wiring"):
+                self.wiring.gradient_arrives(index)
+        with Quiet():
+            self.activations.commit(seen)
+
+    # ------------------------------------------------------------------ optimizer steps
+
+    def before_step(self, optimizer: torch.optim.Optimizer, *, closure: bool) -> None:
+        """An outermost optimizer is about to step."""
+        held = self.patient.held_by(optimizer)
+        if not held and self.patient.refresh():
+            held = self.patient.held_by(optimizer)
+        if not held:
+            self._foreign_step(optimizer)
+            return
+        self._own_seen = True
+        if self.steps.overlaps(held):
+            self.steps.close()
+        frame = self.steps.open()
+        self.steps.merge(frame, closure=closure)
+        if not closure:
+            self._each("gradients", frame, optimizer, held)
+        self._each("before_step", frame, optimizer, held)
+
+    def after_step(self, optimizer: torch.optim.Optimizer, *, closure: bool) -> None:
+        """An outermost optimizer has stepped. With a closure, the gradients were made inside of it."""
+        held = self.patient.held_by(optimizer)
+        frame = self.steps.frame
+        if not held or frame is None:
+            return
+        frame.held.update(held)
+        if closure:
+            self.steps.merge(frame, closure=True)
+            self._each("gradients", frame, optimizer, held)
+        if self.steps.is_whole():
+            self._arm(frame.number + 1)
+        self._each("after_step", frame, optimizer, held)
+        self.steps.stepped(frame)
+
+    def _each(
+        self, moment: str, frame: Frame, optimizer: torch.optim.Optimizer | None, held: list[int]
+    ) -> None:
+        if _torch.being_transformed():
+            return
+        with Quiet():
+            for probe in self.probes:
+                if not self.guard.is_off(probe.name):
+                    with self.guard(probe.name):
+                        getattr(probe, moment)(frame, optimizer, held)
+
+    def _foreign_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """An optimizer without watched parameters: a record only if ours never stepped and gradients moved.
+
+        Once an own optimizer was seen, others are other people's (another model, another thread).
+        """
+        if self._own_seen or threading.get_ident() != self._thread:
+            return
+        signature = self._gradient_signature()
+        if not signature or signature == self._gradients_seen:
+            return
+        self._gradients_seen = signature
+        self.steps.close()
+        frame = self.steps.open()
+        frame.foreign = True
+        self.steps.merge(frame)
+        self._each("gradients", frame, optimizer, list(range(len(self.patient.parameters))))
+        self.steps.stepped(frame)
+        self._arm(frame.number + 1)
+
+    def _gradient_signature(self) -> tuple[Any, ...]:
+        found = []
+        for _, parameter in self.patient.live_parameters():
+            if parameter.grad is not None:
+                found.append((id(parameter.grad), parameter.grad._version))
+                if len(found) == _SIGNATURE:
+                    break
+        return tuple(found)
+
+    def boundary(self, samples: int | None) -> None:
+        """``watch.step()``: confirm the open step, or make one where there is no optimizer."""
+        frame = self.steps.frame
+        if samples is not None:
+            self.steps.pending.samples = samples
+        if frame is not None:
+            if samples is not None:
+                frame.fields.pop("samples", None)
+            self.steps.merge(frame)
+        elif self._own_seen and self._scaler is None:
+            return  # a micro-batch of an accumulation: its values wait for the optimizer step
+        else:
+            frame = self._step_without_optimizer()
+        self.steps.close()
+        self._arm(self.steps.count + 1)
+
+    def _step_without_optimizer(self) -> Frame:
+        """A loop that updates by hand, or a step that the GradScaler skipped."""
+        frame = self.steps.open()
+        if self._own_seen:
+            frame.fields["skipped"] = True
+        self.steps.merge(frame)
+        everything = [] if self._own_seen else list(range(len(self.patient.parameters)))
+        self._each("gradients", frame, None, everything)
+        self.steps.stepped(frame)
+        return frame
+
+    # ------------------------------------------------------------------ out
+
+    def _emit(self, frame: Frame) -> None:
+        with self.guard("layout"):
+            if self.patient.version != self._layout_version:
+                self._layout_version = self.patient.version
+                self._emit_item(self._layout(frame.number))
+        frame.widths = (len(self.patient.parameters), len(self.patient.layers))
+        self._emit_item(frame)
+
+    def _layout(self, step: int) -> Layout:
+        return Layout(
+            step=step,
+            layers=self.patient.layer_infos(),
+            parameters=self.patient.parameter_infos(),
+            optimizers=self.patient.optimizer_infos(),
+            coverage=self._coverage(),
+        )
+
+    def _coverage(self) -> dict[str, str]:
+        coverage = {probe.name: self.guard.off.get(probe.name, "ok") for probe in self.probes}
+        if self._compiled:
+            coverage["activations"] = coverage["wiring"] = "unavailable: compiled"
+        if not self.clipping.available:
+            coverage["clipping"] = "unavailable: norms are after clipping"
+        if not self._own_seen:
+            coverage["updates"] = coverage["learning_rate"] = "no optimizer seen"
+        return coverage

@@ -1,0 +1,127 @@
+"""The functions that torch calls. Each holds its attachment weakly and returns None, always.
+
+A returned value would replace the module's output, the optimizer's arguments or the gradient.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from torchwatch.probes import _torch
+from torchwatch.probes.activations import Seen
+
+if TYPE_CHECKING:
+    from torchwatch.attachment.attachment import Attachment
+
+Reference = weakref.ref["Attachment"]
+
+
+@contextmanager
+def _timed(me: Attachment, collector: str) -> Iterator[None]:
+    started = me.clock()
+    with me.guard(collector):
+        yield
+    me.steps.spent(me.clock() - started)
+
+
+def forward_hook(reference: Reference) -> Callable[..., None]:
+    """For the forward pass of every module of the process."""
+
+    def hook(module: torch.nn.Module, args: Any, output: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
+        me = reference()
+        if me is not None and me.here:
+            with _timed(me, "forward"):
+                me.forward(module, args, output)
+
+    return hook
+
+
+def gradient_hook(reference: Reference, index: int, seen: Seen) -> Callable[[torch.Tensor], None]:
+    """For the gradient of a watched layer's output: its pass is trained on."""
+
+    def hook(_: torch.Tensor) -> None:
+        me = reference()
+        if me is not None and me.here:
+            with _timed(me, "activations"):
+                me.gradient_arrived(index, seen)
+
+    return hook
+
+
+def loss_hook(reference: Reference, source: str, value: torch.Tensor) -> Callable[[torch.Tensor], None]:
+    """A loss counts when a gradient arrives at it: a validation loss never does."""
+
+    def hook(_: torch.Tensor) -> None:
+        me = reference()
+        if me is not None and me.here:
+            me.steps.pending.logged.append(("loss", source, value))
+
+    return hook
+
+
+def before_hook(reference: Reference) -> Callable[..., None]:
+    """For every optimizer of the process, before it steps."""
+
+    def hook(optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        me = _stepping(reference)
+        if me is not None:
+            with _timed(me, "step"):
+                me.before_step(optimizer, closure=_has_closure(args, kwargs))
+
+    return hook
+
+
+def after_hook(reference: Reference) -> Callable[..., None]:
+    """For every optimizer of the process, after it stepped."""
+
+    def hook(optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        me = _stepping(reference)
+        if me is not None:
+            with _timed(me, "step"):
+                me.after_step(optimizer, closure=_has_closure(args, kwargs))
+
+    return hook
+
+
+def _stepping(reference: Reference) -> Attachment | None:
+    """The attachment, if this is an outermost step of its process."""
+    if torch.compiler.is_compiling():
+        return None
+    me = reference()
+    return me if me is not None and me.here and _torch.optimizer_depth() <= 1 else None
+
+
+def _has_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    return kwargs.get("closure") is not None or (len(args) > 1 and args[1] is not None)
+
+
+def remove(handles: list[Any]) -> None:
+    """Remove the hooks; inside an optimizer hook, as soon as the host has left it.
+
+    Removing one while its dictionary is iterated would raise "mutated during iteration" in the host.
+    """
+    if _torch.optimizer_depth() == 0:
+        _remove_now(handles)
+        return
+    arguments = (handles, threading.get_ident())
+    threading.Thread(target=_remove_later, args=arguments, name="torchwatch-detach", daemon=True).start()
+
+
+def _remove_now(handles: list[Any]) -> None:
+    for handle in handles:
+        handle.remove()
+
+
+def _remove_later(handles: list[Any], thread: int) -> None:
+    while _torch.optimizer_depth_of(thread) > 0:
+        time.sleep(0.001)
+    _remove_now(handles)

@@ -1,0 +1,180 @@
+"""The record of the step in progress: when it opens and closes, and what belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from torchwatch.attachment.quiet import Quiet
+from torchwatch.guard import Guard
+from torchwatch.probe import Frame, Probe
+from torchwatch.probes import _torch
+from torchwatch.probes.loss import Logged, LossProbe
+
+_SLACK = 2
+"""Autograd nodes that may be made after a step (scaling a loss to log it) without counting as a new step."""
+
+
+class Pending:
+    """What was seen since the last optimizer step and belongs to the next one."""
+
+    def __init__(self) -> None:
+        self.logged: list[Logged] = []
+        self.wait_s: float | None = None
+        self.samples: int | None = None
+        self.batches: list[int] = []
+
+    def samples_of(self, *, closure: bool) -> int:
+        """Samples of the passes; a closure runs the same batch several times."""
+        if self.samples is not None:
+            return self.samples
+        return max(self.batches, default=0) if closure else sum(self.batches)
+
+
+class StepBuilder:
+    """Builds the frames of the steps, one after the other.
+
+    A step is a maximal run of ``optimizer.step()`` calls that touch each watched parameter at most once. Its
+    frame is closed late, at the next overlap: by then device values have been computed.
+
+    Args:
+        sampled: whether step n is sampled.
+        loss: takes logged values.
+        merged: probes that collect between optimizer steps.
+        guard: keeps our failures away from the host.
+        emit: called with every frame that is complete; must not block.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        sampled: Callable[[int], bool],
+        loss: LossProbe,
+        merged: tuple[Probe, ...],
+        guard: Guard,
+        emit: Callable[[Frame], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._sampled, self._loss, self._merged = sampled, loss, merged
+        self._guard, self._emit, self._clock = guard, emit, clock
+        self.frame: Frame | None = None
+        self.pending = Pending()
+        self.count = 0
+        self.epoch = 0
+        self.in_epoch = 0
+        self.logs_loss = False
+        self._logged_now = False
+        self._previous: frozenset[int] = frozenset()
+        self._start = clock()
+        self._last_end = 0.0
+        self._sequence = _torch.sequence_number()
+        self._fetched = False
+        self._watch_s = 0.0
+
+    def now(self) -> float:
+        """Seconds since the start of the run."""
+        return self._clock() - self._start
+
+    def restart_clock(self) -> None:
+        """What has passed since the last step was not training: the next step's time starts now."""
+        self._last_end = self.now()
+
+    def spent(self, seconds: float) -> None:
+        """Count time that torchwatch took in the training thread."""
+        self._watch_s += seconds
+
+    def overlaps(self, held: list[int]) -> bool:
+        """Whether the open record already stepped one of these parameters."""
+        return self.frame is not None and (self.frame.foreign or not self.frame.held.isdisjoint(held))
+
+    def is_whole(self) -> bool:
+        """Whether the open record stepped as much as the one before: the next step may begin."""
+        return self.frame is not None and self._previous <= self.frame.held
+
+    def open(self) -> Frame:
+        """The open record, a new one if there is none."""
+        if self.frame is None:
+            number = self.count + 1
+            self.frame = Frame(number, sampled=self._sampled(number), epoch=self.epoch)
+            self.frame.started_s = self._last_end
+            self.frame.ended_s = self.now()
+        return self.frame
+
+    def merge(self, frame: Frame, *, closure: bool = False) -> None:
+        """Everything seen since the last optimizer step goes into the frame."""
+        pending, self.pending = self.pending, Pending()
+        with self._guard("loss"):
+            self._loss.take(frame, pending.logged)
+        for probe in self._merged:
+            if not self._guard.is_off(probe.name):
+                with self._guard(probe.name), Quiet():
+                    probe.merge(frame)
+        if pending.wait_s is not None:
+            frame.wait_s = (frame.wait_s or 0.0) + pending.wait_s
+        samples = pending.samples_of(closure=closure)
+        if samples:
+            frame.fields["samples"] = samples + frame.fields.get("samples", 0)
+
+    def stepped(self, frame: Frame) -> None:
+        """An optimizer of this record has stepped: what is computed from now on is newer."""
+        frame.ended_s = self.now()
+        self._sequence = _torch.sequence_number()
+        self._fetched = False
+
+    def close(self) -> None:
+        """The open record is complete."""
+        frame, self.frame = self.frame, None
+        if frame is None:
+            return
+        self.count = frame.number
+        self.in_epoch += 1
+        self._previous = frozenset(frame.held)
+        self._last_end = max(self._last_end, frame.ended_s)
+        self.logs_loss, self._logged_now = self._logged_now, False
+        if frame.foreign:
+            frame.fields["foreign_optimizer"] = True
+        frame.watch_s, self._watch_s = self._watch_s, 0.0
+        with self._guard("transfer"):
+            frame.seal()
+        self._emit(frame)
+
+    # ------------------------------------------------------------------ what the host says
+
+    def log(self, entries: dict[str, torch.Tensor | float], newest: torch.Tensor | None) -> None:
+        """Logged values go to the step that they belong to: the open one, unless a new one has begun.
+
+        ``newest``: one of the values as the host gave it, still with its autograd graph, if there is one.
+        """
+        self._logged_now = self._logged_now or "loss" in entries
+        logged: list[Logged] = [(name, "log", value) for name, value in entries.items()]
+        if self.frame is None or self._is_newer(newest):
+            self.pending.logged += logged
+        else:
+            self._loss.take(self.frame, logged)
+
+    def log_now(self, entries: dict[str, torch.Tensor | float]) -> None:
+        """Logged values of the step that ``watch.step()`` is about to close."""
+        self._logged_now = self._logged_now or "loss" in entries
+        self.pending.logged += [(name, "log", value) for name, value in entries.items()]
+
+    def _is_newer(self, value: torch.Tensor | None) -> bool:
+        """Whether a value was computed after the last optimizer step, as far as autograd shows it."""
+        if self._fetched:
+            return True
+        if value is not None:
+            return not _torch.older_than(value, self._sequence)
+        return _torch.sequence_number() > self._sequence + _SLACK
+
+    def fetched(self, wait_s: float, samples: int | None) -> None:
+        """A batch was fetched: whatever comes now belongs to a new step."""
+        self._fetched = True
+        self.pending.wait_s = (self.pending.wait_s or 0.0) + wait_s
+        if samples is not None:
+            self.pending.samples = (self.pending.samples or 0) + samples
+
+    def end_epoch(self) -> None:
+        """The next step belongs to the next epoch."""
+        self.epoch += 1
+        self.in_epoch = 0
+        self.restart_clock()
