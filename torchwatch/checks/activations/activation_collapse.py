@@ -1,0 +1,158 @@
+"""A layer puts out the same for every sample.
+
+What it detects
+    In three intervals in a row the standard deviation of a layer's output across the batch is below a
+    thousandth of the output's own scale, and makes up so little of the whole spread that the centred
+    outputs of two samples have a cosine above 0.999. The pairwise cosine itself is not measured yet. What
+    stands in for it are the two spreads that are: for outputs x = m + d with m the mean over the batch,
+    the expected cosine of the centred vectors is 1 − var_batch/var_all, taken from ``batch_std`` and
+    ``std``. Of a chain of collapsed layers only the first is named.
+
+Why it matters
+    What the layer says no longer depends on its input. Everything behind it can only learn a constant.
+
+What to do
+    Normalisation, a lower learning rate, a smaller initialisation; in contrastive training a term that
+    pushes different samples apart.
+
+When it is fine
+    Outputs that do not depend on the sample by design: embeddings of positions or queries and what is
+    computed from them. A layer therefore counts only if it once put out different things. Norm layers
+    rescale whatever they get and are judged by their input. Outputs that are zero everywhere belong to
+    ``dead-units``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
+from torchwatch.text import number
+
+if TYPE_CHECKING:
+    from torchwatch.history import History
+    from torchwatch.records import LayerInfo, Layout
+
+_SPREAD = 1e-2
+"""Below this share of the rms, float32 sums cannot tell the whole spread from the batch's."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a layer's output has collapsed. A guard at 0 is off.
+
+    Attributes:
+        batch_std: largest standard deviation across the batch, relative to the output's rms (ratio).
+        cosine: least expected cosine of two samples' centred outputs (−1 to 1); 0 leaves it out.
+        intervals: intervals in a row (count).
+        samples: guard: least samples in a batch (samples).
+        features: guard: least features of the output (features).
+        once: guard: a layer counts only if its batch std once was this many times the limit (factor).
+        warm_up: guard: 1 leaves out intervals that end within warm-up (switch).
+    """
+
+    batch_std: float = 1e-3
+    cosine: float = 0.999
+    intervals: int = 3
+    samples: int = 8
+    features: int = 16
+    once: float = 10.0
+    warm_up: int = 1
+
+
+def find(history: History, limits: Limits) -> list[Finding] | NotReady:
+    """One finding per chain of collapsed layers."""
+    layout = history.layout
+    spread = history.interval_columns("activations.batch_std")
+    start = np.searchsorted(spread.steps, history.warm_up_end(), side="right") if limits.warm_up else 0
+    needed = max(1, limits.intervals)
+    if layout is None or len(spread.steps) - start < needed:
+        return NotReady(f"needs {needed} intervals after warm-up")
+    if not np.all(spread.values[-needed:] < limits.batch_std, axis=0).any():
+        return []
+    low = _low(history, len(spread.steps), limits)
+    collapsed = np.logical_and.reduce(low[-needed:], axis=0)
+    judged = [i for i in _first_of_chains(layout, collapsed) if _is_judged(layout.layers[i], limits)]
+    fell = [i for i in judged if not limits.once or _peak(history, i) >= limits.once * limits.batch_std]
+    if not fell and any(low[:, i].all() for i in judged) and len(history.intervals) > len(spread.steps):
+        return NotReady("collapsed for as long as intervals are remembered")
+    return [_finding(history, layout.layers[i], i, low, limits) for i in fell]
+
+
+def _low(history: History, count: int, limits: Limits) -> npt.NDArray[np.bool_]:
+    """Collapsed or not, per interval and layer."""
+    names = ("activations.batch_std", "activations.std", "activations.rms")
+    batch, whole, scale = (history.interval_columns(n, count).values.astype(np.float64) for n in names)
+    if not len(batch) == len(whole) == len(scale):
+        return np.zeros(batch.shape, np.bool_)
+    low = (batch < limits.batch_std) & (scale > 0)
+    if limits.cosine:
+        alike = (batch * scale) ** 2 <= (1 - limits.cosine) * whole**2
+        low &= alike & ((whole >= _SPREAD * scale) | (whole == 0))
+    return low
+
+
+def _first_of_chains(layout: Layout, collapsed: npt.NDArray[np.bool_]) -> list[int]:
+    """Collapsed layers whose predecessor in call order has not collapsed."""
+    called = sorted(
+        (i for i, x in enumerate(layout.layers) if x.order is not None),
+        key=lambda i: layout.layers[i].order or 0,
+    )
+    before = [None, *called[:-1]]
+    return [
+        i for i, b in zip(called, before, strict=True) if collapsed[i] and (b is None or not collapsed[b])
+    ]
+
+
+def _is_judged(layer: LayerInfo, limits: Limits) -> bool:
+    if "Embedding" in layer.type or "Norm" in layer.type or not layer.outputs or len(layer.outputs[0]) < 2:
+        return False
+    shape = layer.outputs[0]
+    features = shape[1] if len(shape) in (2, 4, 5) else shape[-1]
+    return shape[0] >= limits.samples and features >= limits.features
+
+
+def _peak(history: History, layer: int) -> float:
+    """Largest spread that is still remembered."""
+    name = "activations.batch_std"
+    seen = np.concatenate(
+        [history.interval_columns(name).values[:, layer], history.columns(name).values[:, layer]]
+    )
+    return float(np.fmax.reduce(seen))
+
+
+def _finding(
+    history: History, layer: LayerInfo, index: int, low: npt.NDArray[np.bool_], limits: Limits
+) -> Finding:
+    spread = history.interval_columns("activations.batch_std")
+    fine = np.flatnonzero(~low[:, index])
+    ends = spread.steps
+    onset = int(ends[fine[-1]]) + 1 if fine.size else history.intervals[0].first_step
+    value = float(spread.values[-1, index])
+    name = layer.name or "The model"
+    return Finding(
+        title=f"{name} puts out the same for every sample: batch std {number(value)} of its rms",
+        since_step=onset,
+        detail=f"{limits.intervals} intervals in a row; it once was {number(_peak(history, index))}.",
+        layer=layer.name,
+        metric="activations.batch_std",
+        value=value,
+        threshold=limits.batch_std,
+    )
+
+
+CHECK = Check(
+    severity=Severity.WARNING,
+    category=Category.ACTIVATIONS,
+    cause=Cause.ACTIVATION,
+    when=frozenset({On.INTERVAL}),
+    reads=("activations.batch_std", "activations.std", "activations.rms"),
+    limits=Limits(),
+    find=find,
+    fix="Add normalisation, lower the learning rate; in contrastive training push different samples apart.",
+    snippet="nn.LayerNorm(features)",
+)

@@ -1,0 +1,159 @@
+"""Training has become slower.
+
+What it detects
+    In three intervals in a row and for at least 30 s the throughput is more than 20 % below the run's
+    warm peak (largest running median of five intervals). It says which part of a step grew: waiting for
+    data, or the rest.
+
+Why it matters
+    A run that slows down costs time and energy, and a steady slow-down is often a leak: a list, a graph
+    or a hook that grows with every step.
+
+What to do
+    Waiting grew: look at the disk, the network, the loader's workers. Steps grew: look for other
+    processes, for a throttled device, and for anything that is kept from step to step.
+
+When it is fine
+    On shared machines throughput comes and goes with the neighbours, so a drop must stand out of the
+    run's own noise, and without a measured cause it is an info. A cause is measured when waiting for data
+    took a larger share of the step than before, or when steps grew longer all through the drop. Other
+    batch sizes are not compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from torchwatch import statistics
+from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
+from torchwatch.text import duration, number
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torchwatch.history import History
+    from torchwatch.records import Interval
+
+_MEDIAN_OF = 5
+_STEADY_LEAST = 8
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a drop is reported. A guard at 0 is off.
+
+    Attributes:
+        drop: loss of throughput against the peak (share).
+        intervals: intervals in a row (count).
+        seconds: guard: what these must last together (seconds of step time).
+        warm_up_steps: guard: intervals that begin within these first steps are left out (steps).
+        least_steps: guard: intervals with fewer steps are left out (steps).
+        batch_change: guard: intervals whose mean batch differs by more from the latest are left out
+            (share).
+        sigmas: guard: the drop must exceed so many robust standard deviations of the throughput before
+            (σ).
+        wait_share: growth of the waiting share that counts as a measured cause (share).
+        steady_p: largest Mann–Kendall p-value of the growth of step time within the drop that counts as a
+            measured cause (probability).
+    """
+
+    drop: float = 0.2
+    intervals: int = 3
+    seconds: float = 30.0
+    warm_up_steps: int = 10
+    least_steps: int = 5
+    batch_change: float = 0.05
+    sigmas: float = 3.0
+    wait_share: float = 0.1
+    steady_p: float = 1e-3
+
+
+def find(history: History, limits: Limits) -> list[Finding] | NotReady:
+    """At most one finding, about the whole run."""
+    rows = _comparable(history.intervals, limits)
+    needed = max(1, limits.intervals)
+    if len(rows) < _MEDIAN_OF + needed:
+        return NotReady(f"needs {_MEDIAN_OF + needed} comparable intervals, {len(rows)} seen")
+    by_samples = all(i.samples_per_s is not None for i in rows)
+    unit = "samples_per_s" if by_samples else "steps_per_s"
+    rates = np.array([getattr(i, unit) for i in rows], np.float64)
+    middles = statistics.rolling_median(rates, _MEDIAN_OF)[_MEDIAN_OF - 1 :]
+    best = int(np.argmax(middles))
+    peak = float(middles[best])
+    fine = np.flatnonzero(rates >= (1 - limits.drop) * peak)
+    start = int(fine[-1]) + 1 if fine.size else 0
+    slow = rows[start:]
+    if len(slow) < needed or sum(i.busy_s or 0.0 for i in slow) < limits.seconds:
+        return []
+    now = float(np.median(rates[start:]))
+    sigma = statistics.robust_sigma(rates[:start]) if start >= 3 else 0.0
+    if peak - now < limits.sigmas * sigma:
+        return []
+    cause, measured = _cause(rows[best : best + _MEDIAN_OF], slow, limits)
+    fallen = f"{number(now)} after {number(peak)} {unit.replace('_per_s', '/s')}"
+    return [
+        Finding(
+            title=f"Throughput fell by {1 - now / peak:.0%}: {fallen}",
+            since_step=slow[0].first_step,
+            detail=cause,
+            severity=Severity.WARNING if measured else Severity.INFO,
+            metric=unit,
+            value=now,
+            threshold=(1 - limits.drop) * peak,
+        )
+    ]
+
+
+def _comparable(intervals: Sequence[Interval], limits: Limits) -> list[Interval]:
+    """Intervals after warm-up with the latest one's batch size."""
+    rows = [
+        i for i in intervals
+        if i.first_step > limits.warm_up_steps and i.steps >= limits.least_steps and i.steps_per_s is not None
+    ]  # fmt: skip
+    if not rows or not limits.batch_change or rows[-1].samples is None:
+        return rows
+    batch = rows[-1].samples / rows[-1].steps
+    return [
+        i for i in rows
+        if i.samples is not None and abs(i.samples / i.steps - batch) <= limits.batch_change * batch
+    ]  # fmt: skip
+
+
+def _cause(before: Sequence[Interval], slow: Sequence[Interval], limits: Limits) -> tuple[str, bool]:
+    """Which part of a step grew, and whether that counts as measured."""
+    step_before, step_now = _per_step(before), _per_step(slow)
+    grown = f"A step takes {duration(step_now)}, {duration(step_before)} at the peak."
+    waits = [i.wait_share for i in (*before, *slow) if i.wait_share is not None]
+    if len(waits) == len(before) + len(slow):
+        share_before, share_now = (
+            float(np.median(part)) for part in (waits[: len(before)], waits[len(before) :])
+        )
+        more = share_now * step_now - share_before * step_before
+        if share_now - share_before >= limits.wait_share and more >= (step_now - step_before) / 2:
+            return f"{grown} Waiting for data grew from {share_before:.0%} to {share_now:.0%} of it.", True
+    times = [(i.busy_s or 0.0) / i.steps for i in slow]
+    trend = statistics.mann_kendall(times)
+    if len(times) >= _STEADY_LEAST and trend.z > 0 and trend.p < limits.steady_p:
+        return f"{grown} Steps grow longer all the time, as if something were kept from step to step.", True
+    return f"{grown} It is the step itself that grew; the cause was not measured.", False
+
+
+def _per_step(rows: Sequence[Interval]) -> float:
+    return float(np.median([(i.busy_s or 0.0) / i.steps for i in rows]))
+
+
+CHECK = Check(
+    severity=Severity.WARNING,
+    category=Category.THROUGHPUT,
+    cause=Cause.OTHER,
+    when=frozenset({On.INTERVAL}),
+    reads=("steps_per_s",),
+    uses=("samples_per_s", "wait_share"),
+    limits=Limits(),
+    find=find,
+    fix="Look for other processes, a throttled device, a slow disk, and for anything kept from step to step.",
+    snippet="losses.append(loss.item())  # a kept `loss` keeps its graph and slows everything down",
+)
