@@ -1,0 +1,122 @@
+"""The loss jumps about from step to step.
+
+What it detects
+    Within an interval the step-to-step scatter of the loss, with any slow trend taken out, is more than half
+    its mean.
+
+Why it matters
+    Where noise is as large as the loss itself, single values say nothing, and the gradient is as noisy. It
+    costs speed, and with a large learning rate it can stop progress.
+
+What to do
+    Use a larger batch, or accumulate gradients over several. Lower the learning rate, or average the weights.
+
+When it is fine
+    Small batches and heavy-tailed targets are noisy by nature, and a loss close to its floor is small against
+    its own scatter. As long as the loss has come down this is only noted. It is a warning when the loss has
+    also stopped improving not far below the level at which it started.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
+from torchwatch.checks.loss._curves import Curve, curve, plays_against_itself, slope, step_noise
+from torchwatch.history import History
+from torchwatch.text import number
+
+_LEAST_STEPS = 10
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When the loss is noisy. A guard at 0 is off.
+
+    Attributes:
+        ratio: largest scatter over mean within an interval (ratio).
+        first_floor: guard: the scatter is held against at least this share of the first level (share).
+        warm_up: guard: 1 leaves out the first interval and warm-up (switch).
+        stuck_intervals: intervals without progress for a warning (intervals).
+        stuck_level: guard: for a warning the level is still above this share of the first one (share).
+    """
+
+    ratio: float = 0.5
+    first_floor: float = 0.1
+    warm_up: int = 1
+    stuck_intervals: int = 6
+    stuck_level: float = 0.9
+
+
+def find(history: History, limits: Limits) -> list[Finding] | NotReady:
+    """One finding while the last interval is noisy."""
+    losses = curve(history)
+    if not losses.mean.size:
+        return NotReady("no interval with a loss yet")
+    first_step, last_step = int(losses.first_step[-1]), int(losses.last_step[-1])
+    if limits.warm_up and (losses.mean.size < 2 or first_step <= history.warm_up_end()):
+        return NotReady("needs an interval after the first and after warm-up")
+    steps, values = history.series("loss")
+    inside = values[(steps >= first_step) & (steps <= last_step)]
+    inside = inside[np.isfinite(inside)]
+    if inside.size < _LEAST_STEPS:
+        return NotReady(f"needs {_LEAST_STEPS} steps with a loss in an interval, {inside.size} seen")
+    mean, first = float(losses.mean[-1]), float(losses.mean[0])
+    if mean <= 0:
+        return []
+    level = max(mean, limits.first_floor * first)
+    noise = step_noise(inside)
+    if noise <= limits.ratio * level:
+        return []
+    return [_finding(history, losses, noise, level, limits)]
+
+
+def _finding(history: History, losses: Curve, noise: float, level: float, limits: Limits) -> Finding:
+    mean, first = float(losses.mean[-1]), float(losses.mean[0])
+    stuck = _is_stuck(losses, limits) and not plays_against_itself(history)
+    return Finding(
+        title=f"Loss varies by {100 * noise / level:.3g} % of its level from step to step",
+        since_step=int(losses.first_step[-1]),
+        detail=f"Step-to-step scatter {number(noise)}, mean {number(mean)}; first interval {number(first)}."
+        + (" The loss has also stopped improving." if stuck else ""),
+        severity=Severity.WARNING if stuck else Severity.INFO,
+        metric="loss",
+        value=noise / level,
+        threshold=limits.ratio,
+    )
+
+
+def _is_stuck(losses: Curve, limits: Limits) -> bool:
+    """Whether the interval means stand still, and that close to where they started."""
+    count = limits.stuck_intervals
+    if losses.mean.size <= count or count < 1:
+        return False
+    recent = losses.mean[-count:]
+    return (
+        slope(np.arange(count), recent)[2] >= 0
+        and float(np.median(recent)) > limits.stuck_level * losses.mean[0]
+    )
+
+
+CHECK = Check(
+    severity=Severity.INFO,
+    category=Category.LOSS,
+    cause=Cause.LOSS,
+    when=frozenset({On.INTERVAL}),
+    reads=("loss",),
+    uses=("lr",),
+    limits=Limits(),
+    find=find,
+    fix="Use a larger batch or accumulate gradients over several, and lower the learning rate.",
+    snippet=(
+        "for i, (x, y) in enumerate(loader):\n"
+        "    loss = loss_function(model(x), y) / 4\n"
+        "    loss.backward()\n"
+        "    if i % 4 == 3:\n"
+        "        optimizer.step()\n"
+        "        optimizer.zero_grad()\n"
+    ),
+    resolve_after=2,
+)

@@ -1,0 +1,227 @@
+"""The validation loss rises while the training loss falls.
+
+What it detects
+    The best validation loss lies at least three evaluations back, all evaluations since are worse by more
+    than 5 % (Prechelt's generalisation loss) and by more than the noise of the validation loss, and in at
+    least two of them it rose while the training loss fell. The levels of training and validation loss are
+    never compared with each other: they can be on different scales.
+
+Why it matters
+    The model now learns its training set by heart. The best weights were those of the named step.
+
+What to do
+    Stop at the named step or go back to its checkpoint. To get further, use more data or augmentation,
+    dropout, weight decay, or a smaller model.
+
+When it is fine
+    A validation loss can rise on a few confident mistakes while accuracy still improves: as long as the first
+    other validation metric improves, this is only noted.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
+from torchwatch.checks.loss._curves import Values, first_level, noise
+from torchwatch.history import History, Series
+from torchwatch.text import number, printable
+
+_MOST_EVALS = 256
+_LOWER_IS_BETTER = (
+    "loss",
+    "error",
+    "err",
+    "wer",
+    "cer",
+    "mse",
+    "mae",
+    "rmse",
+    "perplexity",
+    "ppl",
+    "nll",
+    "bpc",
+)
+_NO_QUALITY = ("loss", "runtime", "per_second", "time", "samples", "steps", "epoch", "perplexity", "ppl")
+
+_SNIPPET = """\
+if val_loss < best:
+    best, waited = val_loss, 0
+    torch.save(model.state_dict(), "best.pt")
+elif (waited := waited + 1) >= 3:
+    break
+"""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a model overfits. A guard at 0 is off.
+
+    Attributes:
+        rises: evaluations since the best in which validation rose and training fell (evaluations).
+        patience: guard: evaluations since the best, all of which must be worse as below (evaluations).
+        generalisation_loss: guard: smallest rise of the validation loss over its best (percent).
+        sigmas: guard: smallest rise, in σ of the validation loss (σ).
+        metric_improves: guard: 1 only notes it while the first other validation metric improves (switch).
+    """
+
+    rises: int = 2
+    patience: int = 3
+    generalisation_loss: float = 5.0
+    sigmas: float = 2.0
+    metric_improves: int = 1
+
+
+def find(history: History, limits: Limits) -> list[Finding] | NotReady:
+    """One finding while validation is worse than it was and training better."""
+    name = history.val_loss_name()
+    if name is None:
+        return NotReady("no validation loss yet")
+    val = _tail(history.eval_series(name))
+    needed = max(limits.rises + 1, limits.patience + 2)
+    if val.values.size < needed:
+        return NotReady(f"needs {needed} evaluations, {val.values.size} seen")
+    best = int(val.values.argmin())
+    since = val.values.size - 1 - best
+    if since < max(limits.rises, limits.patience):
+        return []
+    if not _is_worse(val.values, best, limits):
+        return []
+    train = _train_levels(history, val.steps)
+    both = (np.diff(val.values) > 0) & ((np.diff(train) < 0) | _memorised(history, train[1:]))
+    if both[best:].sum() < limits.rises or not _train_fell(history, train, best):
+        return []
+    return [_finding(history, name, val, best, train, limits)]
+
+
+def _tail(series: Series) -> Series:
+    """The last finite values, one per step."""
+    fine = np.isfinite(series.values) & np.append(True, np.diff(series.steps) > 0)
+    return Series(series.steps[fine][-_MOST_EVALS:], series.values[fine][-_MOST_EVALS:])
+
+
+def _is_worse(val: Values, best: int, limits: Limits) -> bool:
+    """Whether the last evaluations are all worse than the best by more than noise and by a share that counts.
+
+    The lowest of many noisy values is low by luck, so noise is measured from the median around it.
+    """
+    recent = float(val[-max(1, limits.patience) :].min())
+    level = float(val[best])
+    scale = level if val.min() > 0 else float(val[: best + 1].max() - level)
+    if limits.generalisation_loss and recent - level <= limits.generalisation_loss / 100 * scale:
+        return False
+    if not limits.sigmas:
+        return True
+    sigma = noise(val)
+    if math.isnan(sigma):
+        return False
+    around = float(np.median(val[max(0, best - 1) : best + 2]))
+    return recent - around > limits.sigmas * sigma
+
+
+def _train_levels(history: History, evals: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Values:
+    """Mean training loss between each evaluation and the one before; NaN where nothing is known."""
+    steps, values = history.series("loss")
+    old_steps, old_values = history.interval_series("loss_mean")
+    result = np.full(evals.size, np.nan)
+    low = 0
+    for i, high in enumerate(evals):
+        exact = steps.size > 0 and low + 1 >= steps[0]
+        part = (
+            _between(steps, values, low, int(high))
+            if exact
+            else _between(old_steps, old_values, low, int(high))
+        )
+        if part.size:
+            result[i] = part.mean()
+        low = int(high)
+    return result
+
+
+def _between(
+    steps: np.ndarray[tuple[int], np.dtype[np.int64]], values: Values, low: int, high: int
+) -> Values:
+    part = values[np.searchsorted(steps, low, side="right") : np.searchsorted(steps, high, side="right")]
+    return part[np.isfinite(part)]
+
+
+def _memorised(history: History, train: Values) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Where the training loss is as good as 0 and cannot fall further."""
+    first = first_level(history)
+    return train < 0.01 * first if first is not None and first > 0 else np.zeros(train.size, np.bool_)
+
+
+def _train_fell(history: History, train: Values, best: int) -> bool:
+    recent = train[-3:]
+    now, then = float(np.median(recent)), float(train[best])
+    return now < then or bool(_memorised(history, recent).all())
+
+
+def _quality(history: History) -> tuple[str, Series] | None:
+    """The first validation metric that says how good the model is and is not a loss."""
+    for record in history.evals[:1]:
+        for name in record.metrics:
+            if not any(word in name.lower() for word in _NO_QUALITY):
+                series = _tail(history.eval_series(name))
+                words = name.lower().replace("-", "_").split("_")
+                lower = any(word in words for word in _LOWER_IS_BETTER)
+                return name, Series(series.steps, -series.values if lower else series.values)
+    return None
+
+
+def _improves(quality: Series, patience: int) -> bool:
+    """Whether one of the last evaluations beat all before by more than the metric's noise."""
+    values, count = quality.values, max(1, patience)
+    if values.size <= count:
+        return False
+    sigma = noise(values)
+    return float(values[-count:].max() - values[:-count].max()) > (0.0 if math.isnan(sigma) else sigma)
+
+
+def _finding(history: History, name: str, val: Series, best: int, train: Values, limits: Limits) -> Finding:
+    onset, level, now = int(val.steps[best]), float(val.values[best]), float(val.values[-1])
+    quality = _quality(history) if limits.metric_improves else None
+    improves = quality is not None and _improves(quality[1], limits.patience)
+    shown = printable(name)
+    rise = f"{100 * (now / level - 1):.3g} %" if level > 0 else number(now - level)
+    where = _where(history, onset)
+    detail = (
+        f"{shown} {number(level)} at {where}, {number(now)} at step {int(val.steps[-1])}, "
+        f"{val.values.size - 1 - best} evaluations later. Training loss {number(float(train[best]))} then, "
+        f"{number(float(train[-1]))} now."
+    )
+    if improves and quality is not None:
+        detail += f" Only noted, because {printable(quality[0])} still improves."
+    return Finding(
+        title=f"{shown} is {rise} above its best at {where} while the training loss falls",
+        since_step=onset,
+        detail=detail,
+        severity=Severity.INFO if improves else Severity.WARNING,
+        metric=shown,
+        value=now,
+        threshold=level,
+        fix=f"Stop at {where} or go back to its checkpoint; then more data, dropout or weight decay.",
+    )
+
+
+def _where(history: History, step: int) -> str:
+    epoch = next((e.epoch for e in history.evals if e.step == step), None)
+    return f"step {step}" if epoch is None else f"epoch {epoch} (step {step})"
+
+
+CHECK = Check(
+    severity=Severity.WARNING,
+    category=Category.LOSS,
+    # Generalisation is no numerical trouble: it never causes what other checks see, so it is last in line.
+    cause=Cause.OTHER,
+    when=frozenset({On.EVAL}),
+    reads=("loss", "val_loss"),
+    limits=Limits(),
+    find=find,
+    fix="Stop at the best evaluation or go back to its checkpoint; then dropout, weight decay or more data.",
+    snippet=_SNIPPET,
+    resolve_after=2,
+)
