@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ def diagnose(
     source: str | Path | Run | Iterable[Record],
     limits: Mapping[str, Mapping[str, Any]] | None = None,
     ignore: Iterable[str] = (),
+    on_record: Callable[[Record], object] | None = None,
 ) -> Diagnosis:
     """Run all checks over a run, as they ran live.
 
@@ -32,6 +33,7 @@ def diagnose(
         source: path of a run file, a :class:`~torchwatch.run.Run`, or records with the header first.
         limits: override those in the run's header, per check and limit.
         ignore: checks that are not run; given, they replace those in the header.
+        on_record: called with every record once it was judged, to show how far it got.
 
     Raises:
         NotARunFile: the source is missing, empty or not a run.
@@ -48,6 +50,8 @@ def diagnose(
     replay.take(header)
     for record in records:
         replay.take(record)
+        if on_record is not None:
+            on_record(record)
     replay.finish()
     torn = records.torn_lines if isinstance(records, RecordReader) else 0
     return _told(replay, header, name, torn, time.perf_counter() - started, overridden=any(given))
