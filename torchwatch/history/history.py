@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _VAL_LOSSES = ("val_loss", "valid_loss", "eval_loss", "test_loss")
-_NO_COLUMNS = Columns(np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
 
 
 class History(Intake):
@@ -113,7 +112,7 @@ class History(Intake):
             last: only the last so many.
         """
         column = self._columns.get(name)
-        return _NO_COLUMNS if column is None else column.observations.last(last)
+        return self._nothing(name) if column is None else column.observations.last(last)
 
     def first_bad(self, name: str) -> tuple[int, Column] | None:
         """Step and row where the present stretch of observations with a NaN or infinite entry began.
@@ -131,7 +130,7 @@ class History(Intake):
         observations: NaN where all were non-finite, MISSING where there were none.
         """
         column = self._columns.get(name)
-        return _NO_COLUMNS if column is None else column.medians.last(last)
+        return self._nothing(name) if column is None else column.medians.last(last)
 
     def interval_series(self, name: str) -> Series:
         """A field of the interval records ("loss_mean", "rss_bytes" …); ``steps`` are its last ones."""
@@ -165,6 +164,11 @@ class History(Intake):
     def lr_rises(self) -> list[int]:
         """Steps after warm-up at which the lr rose by more than 10 % (a restart), at most the last 64."""
         return list(self._rate.rises)
+
+    def _nothing(self, name: str) -> Columns:
+        """No observations, as wide as they would be, so that a check can index entries without asking."""
+        width = 0 if self.layout is None else self._width(self.layout, name)
+        return Columns(np.zeros(0, np.int64), np.zeros((0, width), np.float32))
 
     def _slow_series(self, key: Hashable, pairs: Callable[[], list[tuple[int, Any]]]) -> Series:
         """A series over interval or eval records: computed once until the next of them."""

@@ -82,7 +82,7 @@ class Intake:
         self._columns = {
             name: column
             for name, column in self._columns.items()
-            if same and column.width == self._width(name)
+            if same and column.width == self._width(record, name)
         }
 
     def _take_step(self, record: Step) -> None:
@@ -115,8 +115,11 @@ class Intake:
             self._see(("loss_source",))
         self._see(n for n, v in values.items() if n not in self._seen and any(x is not None for x in v))
         self._scalars.extend(record.step, values)
-        for index, columns in (record.columns or {}).items():
-            self._put_columns(record.step[int(index)], columns)
+        if record.columns:
+            for index, step in enumerate(record.step):
+                columns = record.columns.get(str(index))
+                if columns is not None:
+                    self._put_columns(step, columns)
         last_epoch = next((e for e in reversed(epochs) if e is not None), None)
         self._at(record.step[-1], last_epoch, record.time_s[-1] if record.time_s else 0.0)
         self.new_from = record.step[0]
@@ -176,7 +179,7 @@ class Intake:
         """Append an observation; one that does not fit the layout cannot be read and is left out."""
         known = self._columns.get(name)
         if known is None:
-            if self.layout is not None and len(column) != self._width(name):
+            if self.layout is not None and len(column) != self._width(self.layout, name):
                 return
             known = self._columns[name] = ColumnHistory(len(column))
         if known.width == len(column):
@@ -184,9 +187,9 @@ class Intake:
             if name not in self._seen and not is_missing(column).all():
                 self._see((name,))
 
-    def _width(self, name: str) -> int:
-        assert self.layout is not None
-        return len(self.layout.layers if name.startswith("activations.") else self.layout.parameters)
+    @staticmethod
+    def _width(layout: Layout, name: str) -> int:
+        return len(layout.layers if name.startswith("activations.") else layout.parameters)
 
 
 def _names(layout: Layout) -> tuple[list[str], list[str]]:

@@ -125,7 +125,7 @@ class Scalars:
         fine = self._measured[row, rest] & np.isfinite(values)
         if fine.any():
             measured = self._steps[rest]
-            steps = np.append(steps, (measured[0] + measured[-1]) // 2)
+            steps = np.append(steps, (int(measured[0]) + int(measured[-1])) // 2)
             means = np.append(means, values[fine].mean())
         return _series(steps, means)
 
