@@ -17,8 +17,8 @@ def after(*records: Record) -> Progress:
 def test_whole_run_in_one_line() -> None:
     line = after(*whole_run()).line()
     assert line == (
-        "step 100 · epoch 0 · loss 0.12 · val_loss 0.5 · val_accuracy 0.9 · 320 samples/s · 512.0 MB"
-        " · 2.0 GB on the GPU · 10.2 s · 1 warning"
+        "step 100 · epoch 0 · loss 0.12 · 320 samples/s · 512.0 MB · GPU 2.0 GB · 10.2 s · 1 warning"
+        " · val_loss 0.5 · val_accuracy 0.9"
     )
 
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from torchwatch.records import Alert
+    from torchwatch.records import Alert, Record
+    from torchwatch.sinks.progress import Progress
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -92,6 +93,46 @@ def print_table(out: Console, headings: Iterable[str], rows: Iterable[Iterable[A
     with out.capture() as capture:
         out.print(table)
     click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+
+class Waiting:
+    """Says on standard error how far a long reading got; nothing in the first two seconds.
+
+    Call it with every record; on a terminal one line is refreshed, elsewhere a line comes every 30 seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        from torchwatch.sinks.progress import Progress
+
+        self.progress = Progress()
+        self._clock = clock
+        self._began_s = clock()
+        self._due_s = self._began_s + _PATIENCE_S
+        self._on_screen = False
+
+    def __call__(self, record: Record) -> None:
+        """Take in a record that was just read."""
+        self.progress.feed(record)
+        now = self._clock()
+        if now >= self._due_s:
+            self._say(f"reading: step {self.progress.step:,}, {duration(now - self._began_s)} so far")
+
+    def _say(self, sentence: str) -> None:
+        self._on_screen = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        if self._on_screen:
+            click.echo(f"\r\x1b[2K{sentence}", nl=False, err=True, color=True)
+        else:
+            click.echo(f"torchwatch: {sentence}", err=True)
+        self._due_s = self._clock() + (0.5 if self._on_screen else 30.0)
+
+    def done(self) -> Progress:
+        """Wipe the line; the progress at the last record."""
+        if self._on_screen:
+            click.echo("\r\x1b[2K", nl=False, err=True, color=True)
+        return self.progress
+
+
+_PATIENCE_S = 2.0
 
 
 def unfinished(run: str) -> str:

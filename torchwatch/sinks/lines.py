@@ -13,7 +13,7 @@ from torchwatch.records import Alert, Note, RunHeader
 from torchwatch.text import band, duration, number, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping
 
     from rich.console import Console
 
@@ -29,18 +29,35 @@ SHOWN_PER_BURST = 3
 
 def alert_text(alert: Alert, *, fix: bool = True) -> Text:
     """One alert: severity, step, check, layer and title; then, indented, what to do (unless resolved)."""
-    word = "resolved" if alert.state == "resolved" else printable(alert.severity, 10)
+    word = "resolved" if alert.state == "resolved" else printable(alert.severity, INDENT - 1)
+    text = _headline(alert, word, f"step {count(alert.step)}")
+    text.append(_aside(alert), "dim")
+    return _with_fix(text, alert) if fix and alert.state != "resolved" else text
+
+
+def issue_text(alert: Alert, *, fix: bool = True) -> Text:
+    """An issue looked back upon: its worst severity, since when, and whether it is over."""
+    word = printable(alert.severity, INDENT - 1)
+    text = _headline(alert, word, f"since step {count(alert.since_step)}")
+    if alert.state == "resolved":
+        text.append(f" (over at step {count(alert.last_step)})", "dim")
+    return _with_fix(text, alert) if fix else text
+
+
+def _headline(alert: Alert, word: str, when: str) -> Text:
     style = SEVERITY_STYLE.get(word, "")
     text = Text()
     text.append(f"{word.upper():<{INDENT}}", style)
-    text.append(f"step {count(alert.step)}  ", "dim")
+    text.append(f"{when}  ", "dim")
     text.append(printable(alert.check, 60), style)
     title, layer = printable(alert.title), layer_name(alert.layer)
     if layer is not None and layer not in title:
         text.append(f"  {layer}", "bold")
-    text.append(f"  {title}")
-    text.append(_aside(alert), "dim")
-    if fix and alert.fix and alert.state != "resolved":
+    return text.append(f"  {title}")
+
+
+def _with_fix(text: Text, alert: Alert) -> Text:
+    if alert.fix:
         text.append(f"\n{'':{INDENT}}fix: ", "dim")
         text.append(printable(alert.fix, 1000))
     return text
@@ -62,9 +79,18 @@ def note_text(note: Note) -> Text:
     return Text(f"{'note':<{INDENT}}{printable(note.message, 1000)}", "dim")
 
 
+def health_text(score: int, severities: Mapping[str, int]) -> Text:
+    """The health score with its band, and how many issues of which severity there are."""
+    word = band(score)
+    text = Text(f"{'health':<{INDENT}}").append(f"{score}/100 ({word})", BAND_STYLE[word])
+    nouns = {"critical": "critical issue", "warning": "warning", "info": "info"}
+    parts = [plural(severities[s], noun) for s, noun in nouns.items() if severities.get(s)]
+    return text.append(" · " + (" · ".join(parts) or "no issue"))
+
+
 def end_text(end: End) -> Text:
     """How the run ended, and its health."""
-    text = Text(f"{printable(end.status, 20):<{INDENT}}", "bold")
+    text = Text(f"{printable(end.status, INDENT - 1):<{INDENT}}", "bold")
     made = f"{plural(end.steps, 'step')}, {plural(end.epochs, 'epoch')}"
     text.append(f"{made} in {duration(seconds(end.time_s))}")
     if isinstance(end.health_score, int):
@@ -111,6 +137,17 @@ def layer_name(layer: str | None) -> str | None:
     return None if layer is None else printable(layer, 120) or "(the model itself)"
 
 
+def where(alert: Alert) -> str:
+    """The layer, or what the alert says where it is about no layer."""
+    return layer_name(alert.layer) or printable(alert.title, 60)
+
+
+def more_text(check: str, places: list[str]) -> Text:
+    """A line that counts what is not shown one by one."""
+    names = ", ".join(places[:3]) + (" …" if len(places) > 3 else "")
+    return Text(f"{'':{INDENT}}… and {len(places)} more of {printable(check, 60)}: {names}", "dim")
+
+
 class AlertLines:
     """Turns the alerts of a run into lines that a person can follow.
 
@@ -124,7 +161,7 @@ class AlertLines:
         self._shown = 0
         self._held: list[str] = []
 
-    def feed(self, record: Record) -> Iterable[Text]:
+    def feed(self, record: Record) -> list[Text]:
         """The lines due because of this record."""
         if isinstance(record, Alert):
             return self._alert(record)
@@ -138,9 +175,7 @@ class AlertLines:
         if not self._held or self._burst is None:
             self._burst = None
             return []
-        names = ", ".join(self._held[:3]) + (" …" if len(self._held) > 3 else "")
-        text = Text(f"{'':{INDENT}}… and {len(self._held)} more of {printable(self._burst[0], 60)}: ", "dim")
-        text.append(names, "dim")
+        text = more_text(self._burst[0], self._held)
         self._held, self._burst = [], None
         return [text]
 
@@ -153,7 +188,7 @@ class AlertLines:
             self._burst, self._shown = burst, 0
         self._shown += 1
         if self._shown > SHOWN_PER_BURST:
-            self._held.append(layer_name(alert.layer) or printable(alert.title, 60))
+            self._held.append(where(alert))
             return lines
         return [*lines, alert_text(alert, fix=self._shown == 1)]
 

@@ -76,21 +76,20 @@ class Progress:
         """Samples per second of wall time, or None where the samples are not known."""
         return self._rate(2)
 
-    def line(self) -> str:
-        """One line for people; what is not known is left out."""
+    def line(self, *, issues: bool = True) -> str:
+        """One line for people; what is not known is left out. ``issues``: count the open ones as well."""
         parts = [f"step {count(self.step)}"]
         parts += [f"epoch {count(self.epoch)}"] if self.epoch is not None else []
         parts += [f"loss {number(self.loss)}"] if self.loss is not None else []
-        parts += [f"{printable(k, 24)} {number(v)}" for k, v in self._validation()]
         if self.samples_per_s is not None:
-            parts.append(f"{number(self.samples_per_s)} samples/s")
+            parts.append(f"{_rate(self.samples_per_s)} samples/s")
         elif self.steps_per_s is not None:
-            parts.append(f"{number(self.steps_per_s)} steps/s")
+            parts.append(f"{_rate(self.steps_per_s)} steps/s")
         parts += [size(self.rss_bytes)] if self.rss_bytes else []
-        parts += [f"{size(self.cuda_bytes)} on the GPU"] if self.cuda_bytes else []
+        parts += [f"GPU {size(self.cuda_bytes)}"] if self.cuda_bytes else []
         parts.append(duration(self.time_s))
-        parts += [f"{self.open['critical']} critical"] if self.open.get("critical") else []
-        parts += [plural(self.open["warning"], "warning")] if self.open.get("warning") else []
+        parts += self._open_issues() if issues else []
+        parts += [f"{printable(k, 24)} {number(v)}" for k, v in self._validation()]
         return " · ".join(parts)
 
     def as_json(self) -> dict[str, Any]:
@@ -124,6 +123,11 @@ class Progress:
         shown = [(k, v) for k, v in self.metrics.items() if isinstance(v, float) and k.startswith("val")]
         return shown[:2]
 
+    def _open_issues(self) -> list[str]:
+        critical, warnings = self.open.get("critical"), self.open.get("warning")
+        parts = [f"{critical} critical"] if critical else []
+        return [*parts, plural(warnings, "warning")] if warnings else parts
+
     def _alert(self, alert: Alert) -> None:
         issue, severity = (str(alert.check), str(alert.layer)), printable(alert.severity, 10)
         before = self._issues.pop(issue, None)
@@ -152,6 +156,10 @@ class Pace:
             return False
         self._last_s, self._step = progress.time_s, progress.step
         return True
+
+
+def _rate(per_s: float) -> str:
+    return f"{per_s:,.0f}" if per_s >= 100 else f"{per_s:.3g}"
 
 
 def _last(values: list[Any] | None) -> Any:

@@ -1,0 +1,166 @@
+"""``torchwatch diagnose``: everything that is or was wrong in a run."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import click
+
+from torchwatch.commands._shared import (
+    Waiting,
+    console,
+    exit_code,
+    fail_on_option,
+    json_option,
+    print_json,
+    print_table,
+    run_argument,
+    unfinished,
+)
+from torchwatch.errors import ConfigError
+from torchwatch.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import Console
+    from rich.text import Text
+
+    from torchwatch.diagnosis import Diagnosis
+    from torchwatch.engine import Incident
+    from torchwatch.records import Alert
+
+
+@click.command("diagnose")
+@run_argument
+@click.option("--ignore", multiple=True, metavar="CHECK", help="Leave this check out; may be repeated.")
+@click.option(
+    "--limit",
+    "limits",
+    multiple=True,
+    metavar="CHECK.LIMIT=NUMBER",
+    help="Use this limit, not the recorded one; may be repeated. `torchwatch explain CHECK` lists them.",
+)
+@fail_on_option
+@json_option
+def command(
+    run: str, *, ignore: tuple[str, ...], limits: tuple[str, ...], fail_on: str | None, as_json: bool
+) -> int:
+    """List everything that is or was wrong in a run, what belongs together, and what was not looked at.
+
+    All checks run over the file once more, with the limits that were in force when it was recorded. Works on
+    a run that is still being written.
+
+    \b
+    Example:
+      torchwatch diagnose runs/digits.jsonl
+      torchwatch diagnose runs/digits.jsonl --limit overfitting.patience=5 --fail-on critical
+    """  # noqa: D301 - `\b` keeps click from filling the example
+    from torchwatch.diagnosis import diagnose
+
+    waiting = Waiting()
+    try:
+        found = diagnose(run, limits=parsed_limits(limits), ignore=ignore, on_record=waiting)
+    finally:
+        waiting.done()
+    if as_json:
+        print_json(found.as_json())
+    else:
+        _print(console(), found, run)
+    return exit_code(found.issues, fail_on)
+
+
+def parsed_limits(texts: Iterable[str]) -> dict[str, dict[str, float]]:
+    """``overfitting.patience=5`` as ``{"overfitting": {"patience": 5}}``. Raises ConfigError if malformed."""
+    limits: dict[str, dict[str, float]] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        check, _, limit = name.strip().partition(".")
+        number = _number(value)
+        if not check or not limit or number is None:
+            raise ConfigError(
+                f"--limit needs CHECK.LIMIT=NUMBER, such as overfitting.patience=5, not {text!r}"
+            )
+        limits.setdefault(check, {})[limit] = number
+    return limits
+
+
+def _number(text: str) -> float | None:
+    for kind in (int, float):
+        try:
+            value = kind(text)
+        except ValueError:
+            continue
+        return None if math.isnan(value) else value
+    return None
+
+
+def _print(out: Console, found: Diagnosis, run: str) -> None:
+    from torchwatch.sinks.lines import health_text, show
+
+    for line in summary_lines(found):
+        show(out, line)
+    if found.status == "unfinished":
+        out.print(f"{'':10}{unfinished(run)}", style="dim", soft_wrap=True)
+    show(out, health_text(found.health_score, found.severities))
+    for incident in found.incidents:
+        out.print()
+        _print_incident(out, incident)
+    if found.not_run:
+        out.print()
+        out.print("Not run, so nothing is known about", style="bold")
+        rows = [(f"  {slug}", printable(reason)) for slug, reason in found.not_run.items()]
+        print_table(out, ("  check", "why"), rows)
+
+
+def summary_lines(found: Diagnosis) -> list[Text]:
+    """Which run, how far, and what is doubtful about the file."""
+    from rich.text import Text
+
+    from torchwatch.sinks.lines import plural
+    from torchwatch.text import duration
+
+    head = Text(f"{'run':10}").append(printable(found.run, 200), "bold")
+    head.append(f" · {printable(found.model, 80)}" if found.model else "")
+    length = f"{plural(found.steps, 'step')}, {plural(found.epochs, 'epoch')} in {duration(found.duration_s)}"
+    lines = [head.append(f" · {printable(found.status, 20)}: {length}")]
+    if found.torn_lines:
+        lines.append(Text(f"{'':10}{plural(found.torn_lines, 'line')} could not be read", "yellow"))
+    if found.unknown_limits:
+        names = printable(", ".join(found.unknown_limits))
+        lines.append(Text(f"{'':10}not known to this version, so left out: {names}", "yellow"))
+    if found.replay_matches is False:
+        lines.append(
+            Text(f"{'':10}differs from what was seen live: {printable(found.replay_difference)}", "yellow")
+        )
+    return lines
+
+
+def _print_incident(out: Console, incident: Incident) -> None:
+    from rich.text import Text
+
+    from torchwatch.sinks.lines import INDENT, issue_text, show
+
+    out.print(f"Incident {incident.id}", style="bold")
+    show(out, issue_text(incident.root, fix=False))
+    show(out, Text(f"{'':{INDENT}}{printable(incident.explanation, 3000)}"))
+    for code in (incident.root.snippet or "").splitlines()[:20]:
+        show(out, Text(f"{'':{INDENT}}{printable(code)}", "green"))
+    for line in symptom_lines(incident.symptoms):
+        show(out, line)
+
+
+def symptom_lines(symptoms: Iterable[Alert]) -> list[Text]:
+    """The first three of every check, and the others counted."""
+    from torchwatch.sinks.lines import SHOWN_PER_BURST, issue_text, more_text, where
+
+    by_check: dict[str, list[Alert]] = {}
+    for symptom in symptoms:
+        by_check.setdefault(symptom.check, []).append(symptom)
+    lines = []
+    for check, alerts in by_check.items():
+        lines += [issue_text(a, fix=False) for a in alerts[:SHOWN_PER_BURST]]
+        rest = [where(a) for a in alerts[SHOWN_PER_BURST:]]
+        lines += [more_text(check, rest)] if rest else []
+    return lines
