@@ -1,0 +1,1 @@
+"""What `torchwatch demo` trains, and the mistakes that it plants."""
