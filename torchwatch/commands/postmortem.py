@@ -26,7 +26,7 @@ _SILENT_S = 2.0
 )
 @json_option
 def command(run: str, out: Path | None, as_json: bool) -> None:  # noqa: FBT001 - click passes options by keyword
-    r"""Write the report of a run: what went wrong and since when, with plots.
+    """Write the report of a run: what went wrong and since when, with plots.
 
     Writes report.html (one file that needs nothing else), report.md, report.json and the plots as PNG, and
     prints their paths. It reads the run file alone; what only the model and data could show is listed in the
@@ -35,7 +35,7 @@ def command(run: str, out: Path | None, as_json: bool) -> None:  # noqa: FBT001 
     \b
     Example:
       torchwatch postmortem runs/digits.jsonl --out report
-    """
+    """  # noqa: D301 - `\b` keeps click from filling the example
     from torchwatch.report.jsonfile import render
     from torchwatch.report.report import build_report
     from torchwatch.report.write import default_directory, write_report
