@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ from torchwatch.records import (
     LayerInfo,
     Layout,
     Note,
+    OptimizerInfo,
     ParameterInfo,
     Record,
     RunHeader,
@@ -45,7 +50,8 @@ def layout(*names: str) -> Layout:
         ParameterInfo(name=f"{n}.weight", layer=i, shape=[5, 2], dtype="float32", optimizer=0, group=0)
         for i, n in enumerate(names)
     ]
-    return Layout(step=1, layers=layers, parameters=weights)
+    optimizers = [OptimizerInfo(type="SGD", groups=[{"lr": 0.1}])]
+    return Layout(step=1, layers=layers, parameters=weights, optimizers=optimizers)
 
 
 def steps(first: int, last: int, *, every_s: float = 0.1, samples: int | None = 32) -> list[Step]:
@@ -110,6 +116,12 @@ def whole_run() -> list[Record]:
     ]
 
 
+def faulty_run() -> list[Record]:
+    """A run whose loss is NaN from step 50 on: `loss-nonfinite` is critical."""
+    first = [header(), layout("conv1", "conv2"), *steps(1, 49)]
+    return [*first, *(dataclasses.replace(s, loss=math.nan) for s in steps(50, 80)), interval(80)]
+
+
 def hostile_run(text: str) -> list[Record]:
     """A run in which every text that a run can supply is ``text``."""
     return [
@@ -135,9 +147,6 @@ def write_run(path: Path, records: Iterable[Record]) -> Path:
 
 def is_harmless(shown: str, *, colours: bool = False) -> bool:
     """No control character but the newline, none that reorders or hides text, no line beyond measure."""
-    import re
-    import unicodedata
-
     if colours:
         shown = re.sub(r"\x1b\[[0-9;]*m", "", shown)
     rest = shown.replace("\n", "")

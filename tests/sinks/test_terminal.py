@@ -1,6 +1,7 @@
 import errno
 import io
 import os
+import random
 import stat
 from pathlib import Path
 
@@ -135,3 +136,10 @@ def test_stream_that_cannot_encode_does_not_stop_the_sink() -> None:
     sink.close()
     stream.flush()
     assert raw.getvalue().decode("ascii").startswith("note      Schicht \\u2192")
+
+
+def test_showing_draws_nothing_from_the_random_generators() -> None:
+    TerminalSink(Terminal()).write(alert(fix="word " * 60))
+    before = random.getstate()
+    shown([*whole_run(), *(alert(layer=f"l{i}", fix="word " * 60) for i in range(9))], Terminal())
+    assert random.getstate() == before
