@@ -18,6 +18,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,16 +86,16 @@ def train(job: Job, going: Callable[[], bool]) -> None:
     import torch
 
     from torchwatch import WatchConfig, Watcher
+    from torchwatch.sinks.terminal import TerminalSink
 
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    folder, times = Path(job.folder), job.times("w+")
+    folder, times = Path(job.folder), job.times("r+")
     callback = Witness(folder / "callback")
     config = WatchConfig(flush_s=0.1 if job.disk else 0.5)
-    with Watcher(
-        model, job.run, config=config, sinks=[Witness(folder / "sink")], on_alert=callback.write
-    ) as watch:
+    sinks = [TerminalSink(), Witness(folder / "sink")]
+    with Watcher(model, job.run, config=config, sinks=sinks, on_alert=callback.write) as watch:
         for step in itertools.count(1):
             loss = torch.nn.functional.mse_loss(model(torch.randn(6, 4)), torch.randn(6, 2))
             optimizer.zero_grad()
@@ -115,13 +116,14 @@ class Disk:
     from_s, until_s, end_s = 0.8, 2.0, 3.5
 
     def __init__(self, job: Job) -> None:
-        self._start = time.monotonic()
+        self._start = 0.0
         self._job = job
         self._full = False
         self._ballast = job.run.with_name("ballast")
 
     def going(self) -> bool:
         """Fill and empty the disk at the right times; whether the run goes on."""
+        self._start = self._start or time.monotonic()
         now = time.monotonic() - self._start
         full = self.from_s <= now < self.until_s
         if full != self._full:
@@ -162,9 +164,11 @@ def serve() -> None:
     """The fork server: one job a line, one process id a line."""
     import torch
 
-    import torchwatch.watcher  # noqa: F401 - so that no child has to
-
     torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:  # whatever is loaded at first use is there before the forks
+        job = Job(folder, 0.0)
+        job.times("w+").flush()
+        train(job, iter([True] * 20 + [False]).__next__)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel
     for line in sys.stdin:
         job = Job(**json.loads(line))
@@ -188,6 +192,13 @@ class Child:
 
     job: Job
     pidfd: int
+
+    def wait_for_a_step(self) -> None:
+        """Until the first step is complete."""
+        times, give_up = self.job.times(), time.monotonic() + LONGEST_RUN_S
+        while times[1] == 0 and time.monotonic() < give_up:
+            time.sleep(0.002)
+        assert times[1] > 0, (Path(self.job.folder) / "stderr").read_text()
 
     def kill(self) -> float:
         """SIGKILL, and wait until it is dead. Returns the monotonic time just before."""
@@ -222,6 +233,7 @@ class Server:
     def start(self, job: Job) -> Child:
         """Fork a child for the job."""
         Path(job.folder).mkdir(parents=True, exist_ok=True)
+        job.times("w+").flush()
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(dataclasses.asdict(job)) + "\n")

@@ -131,9 +131,9 @@ def leaving_gradients_off(model: nn.Module, **keywords: Any) -> Iterator[Silent]
 @pytest.mark.parametrize(
     ("saboteur", "name", "caught_at"),
     [
-        (drawing_from_torch, "perceptron", "step 1: generators"),
-        (drawing_from_numpy, "perceptron", "step 1: generators"),
-        (drawing_from_python, "perceptron", "step 1: generators"),
+        (drawing_from_torch, "perceptron", "step 1: torch generator"),
+        (drawing_from_numpy, "perceptron", "step 1: numpy generator"),
+        (drawing_from_python, "perceptron", "step 1: python generator"),
         (full_backward_hooks, "transformer-encoder", "step 0: gradient of embed.weight"),
         (full_backward_hooks, "hessian-vector-product", "step 0: gradient of 0.weight"),
         (scaling_one_gradient, "perceptron", "step 0: gradient of 0.weight"),

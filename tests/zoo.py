@@ -67,11 +67,14 @@ def digest(value: Any) -> str:
     return hashlib.blake2b(repr(kind).encode() + raw_bytes, digest_size=8).hexdigest()
 
 
-def rng_digest() -> str:
-    """A fingerprint of all three random generators."""
+def generators() -> dict[str, str]:
+    """A fingerprint of each of the three random generators."""
     name, keys, *rest = np.random.get_state()  # noqa: NPY002 - the state that hosts use
-    parts = (digest(torch.get_rng_state()), name, keys.tobytes(), rest, random.getstate())
-    return digest(parts)
+    return {
+        "torch": digest(torch.get_rng_state()),
+        "numpy": digest((name, keys.tobytes(), rest)),
+        "python": digest(random.getstate()),
+    }
 
 
 class Stage:
@@ -101,7 +104,7 @@ class Stage:
         """Count one completed step; write down its loss and the generators."""
         self.steps += 1
         self.write("loss", loss)
-        self.diary.append((f"step {self.steps}: generators", rng_digest()))
+        self.diary += [(f"step {self.steps}: {name} generator", state) for name, state in generators().items()]
 
     def end(self, model: nn.Module, *optimizers: torch.optim.Optimizer) -> None:
         """Write down what is left: weights, buffers, gradients, modes, optimizer state, global switches."""
@@ -115,7 +118,7 @@ class Stage:
             self._optimizer(optimizer)
         switches = (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_default_dtype())
         self.write("switches", (*switches, torch.get_num_threads(), torch.is_autocast_enabled("cpu")))
-        self.diary.append(("end: generators", rng_digest()))
+        self.diary += [(f"end: {name} generator", state) for name, state in generators().items()]
 
     def _optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         state = optimizer.state_dict()
