@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from torchwatch.check import Check, Finding, NotReady, On, Selection, Severity, select_known
 from torchwatch.engine.incidents import CLOSE_STEPS, Group, Incident
-from torchwatch.engine.issues import Issue, onset
+from torchwatch.engine.issues import Issue
 from torchwatch.engine.score import health_score
 from torchwatch.history import History
 from torchwatch.records import (
@@ -61,9 +60,11 @@ class Engine:
         self.skipped: tuple[str, ...] = ()
         self._selection = selection
         self._by_event = {on: [c for c in selection.checks if on in c.when] for on in On}
-        self._issues: dict[str, dict[str | None, Issue]] = defaultdict(dict)
+        self._issues: dict[str, dict[str | None, Issue]] = {}
         self._groups: list[Group] = []
         self._moved: list[Issue] = []
+        self._due: list[Issue] = []
+        self._started = False
         self._complete: set[str] = set()
         self._looked: set[str] = set()
         self._not_ready: dict[str, str] = {}
@@ -103,9 +104,8 @@ class Engine:
     @property
     def issues(self) -> list[Alert]:
         """Every issue as it stands, at its worst severity: worst first, then by onset."""
-        known = {g.id: g for g in self._groups}
         found = sorted(self._all_issues(), key=lambda i: (-i.worst_severity, i.since_step))
-        return [i.summary(known[i.incident].explanation() if i.root else None) for i in found]
+        return [i.summary(self._groups[i.incident - 1].explanation()) for i in found]
 
     @property
     def incidents(self) -> list[Incident]:
@@ -140,10 +140,9 @@ class Engine:
         return "no " + " or ".join(sorted(f"`{on.value}`" for on in check.when)) + " record"
 
     def _start(self, header: RunHeader) -> None:
-        """A header that is repeated changes nothing; one of another run starts a new history."""
-        if self.history.header.run_id and self.history.header.run_id != header.run_id:
-            self.history = History()
-        if self.history.header.run_id != header.run_id or not self.history.steps_seen:
+        """Take in the header; one that comes again changes nothing."""
+        if not self._started:
+            self._started = True
             self.history.add(header)
 
     def _look_at(self, on: On, looks: int) -> list[Alert]:
@@ -179,22 +178,22 @@ class Engine:
 
     def _judge(self, check: Check, findings: list[Finding], looks: int) -> None:
         """Compare what is wrong now with what was wrong before."""
-        issues = self._issues[check.slug]
+        issues = self._issues.setdefault(check.slug, {})
         if not findings and not issues:
             return
-        step = self.history.step
+        history, interval = self.history, self._interval_steps()
         worst = _one_per_layer(check, findings)
         for layer, (finding, severity) in worst.items():
             issue = issues.get(layer)
             if issue is None:
-                issue = Issue(check, layer, finding, severity, onset(finding, step), step)
-                issues[layer] = issue
-            if issue.found(finding, severity, step):
+                issue = issues[layer] = Issue(check, layer, finding, severity, history.step)
+            if issue.found(finding, severity, history.step, history.epoch):
                 self._moved.append(issue)
-            issue.consider_update(step, self._interval_steps())
+            issue.consider_update(history.step, interval)
         for layer, issue in issues.items():
             if issue.open and layer not in worst:
                 issue.clean(looks)
+        self._due += [issue for issue in issues.values() if issue.due is not None]
 
     def _regroup(self) -> None:
         """Give new issues their incident and find the roots of changed incidents again."""
@@ -206,7 +205,9 @@ class Engine:
         self._moved = []
         for group in touched.values():
             for issue in group.choose_root():
-                issue.due = issue.due or "updated"
+                if issue.due is None:
+                    issue.due = "updated" if issue.open else "resolved"
+                    self._due.append(issue)
 
     def _nearest_group(self, issue: Issue) -> Group:
         """The incident with the nearest onset; a new one where none is near enough."""
@@ -226,18 +227,12 @@ class Engine:
         return max(recent, default=planned if isinstance(planned, int) else _INTERVAL_STEPS)
 
     def _lines(self) -> list[Alert]:
-        """The alerts that are due, roots first."""
-        due = sorted((i for i in self._all_issues() if i.due is not None), key=lambda i: not i.root)
-        history = self.history
-        return [
-            i.line(
-                i.due or "updated",
-                history.step,
-                history.epoch,
-                self._groups[i.incident - 1].explanation() if i.root else None,
-            )
-            for i in due
-        ]
+        """The alerts that are due, roots first; within them in the order in which checks look."""
+        if not self._due:
+            return []
+        due, self._due = sorted(self._due, key=lambda i: (not i.root, i.check.slug)), []
+        step, epoch = self.history.step, self.history.epoch
+        return [i.line(step, epoch, self._groups[i.incident - 1].explanation()) for i in due]
 
     def _all_issues(self) -> Iterable[Issue]:
         return (issue for slug in sorted(self._issues) for issue in self._issues[slug].values())

@@ -84,7 +84,7 @@ class Group:
         """The incident as a value."""
         assert self.root is not None
         text = self.explanation()
-        symptoms = tuple(m.summary(None) for m in self.by_onset() if m is not self.root)
+        symptoms = tuple(m.summary(text) for m in self.by_onset() if m is not self.root)
         return Incident(self.id, self.root.summary(text), symptoms, text)
 
 
