@@ -45,7 +45,8 @@ class Optimizer:
 class Patient:
     """Layers, parameters and optimizers of a model, by identity.
 
-    ``version`` counts changes: columns of an older version do not fit a newer one.
+    ``version`` counts changes of modules, parameters or optimizers: columns of an older version do not fit a
+    newer one. ``structure`` counts those of modules and parameters alone.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -59,7 +60,7 @@ class Patient:
         self.optimizers: list[Optimizer] = []
         self._entries: dict[int, Optimizer] = {}
         self._unowned: tuple[int, list[int]] = (-1, [])
-        self.version = 0
+        self.version = self.structure = 0
         self._signature: tuple[int, ...] = ()
         self.refresh()
 
@@ -79,6 +80,7 @@ class Patient:
         self._signature = signature
         self._walk(found)
         self.version += 1
+        self.structure += 1
         for optimizer in self.optimizers:
             optimizer.sizes = ()
         return True

@@ -23,6 +23,7 @@ from torchwatch.attachment.hooks import (
     forward_hook,
     gradient_hook,
     loss_hook,
+    pass_hook,
     remove,
 )
 from torchwatch.attachment.quiet import Quiet
@@ -32,7 +33,7 @@ from torchwatch.guard import Guard
 from torchwatch.patient import Patient
 from torchwatch.probe import Frame, Probe
 from torchwatch.probes import _torch
-from torchwatch.probes.activations import ActivationProbe, Seen, batch_size
+from torchwatch.probes.activations import ActivationProbe, Seen, batch_size, tensors
 from torchwatch.probes.clipping import ClippingProbe
 from torchwatch.probes.gradients import GradientProbe
 from torchwatch.probes.learning_rate import LearningRateProbe
@@ -88,7 +89,7 @@ class Attachment:
         self._own_seen = False
         self._compiled = False
         self._pid = os.getpid()
-        self._thread = threading.get_ident()
+        self._thread = self._forward_thread = threading.get_ident()
         self._layout_version = -1
         self._gradients_seen: tuple[Any, ...] = ()
         self._handles: list[Any] = []
@@ -166,6 +167,7 @@ class Attachment:
             index = None
         if (index is None and not is_model) or _torch.being_transformed() or _torch.in_backward():
             return
+        self._forward_thread = threading.get_ident()
         recording = torch.is_grad_enabled()
         with Quiet():
             if index is not None and not self.guard.is_off("activations"):
@@ -183,9 +185,12 @@ class Attachment:
                 tensor.register_hook(gradient_hook(weakref.ref(self), index, seen))
 
     def _model_ran(self, args: Any, output: Any, *, recording: bool) -> None:
-        self.activations.end_of_pass()
+        ended = self.activations.end_of_pass(recording=recording)
         if not recording:
             return
+        root = next(tensors(output), None)
+        if self._mode == "full" and root is not None and root.grad_fn is not None:
+            root.register_hook(pass_hook(weakref.ref(self), ended))
         size = batch_size(args)
         if size is not None:
             self.steps.pending.batches.append(size)
@@ -195,6 +200,8 @@ class Attachment:
 
     def _maybe_loss_module(self, module: torch.nn.Module, output: Any) -> None:
         """The scalar, differentiable output of a module that is not watched is a loss."""
+        if threading.get_ident() != self._forward_thread:
+            return
         if (
             self.steps.logs_loss
             or not isinstance(output, torch.Tensor)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from torchwatch.attachment.quiet import Quiet
 from torchwatch.probes import _torch
 from torchwatch.probes.activations import Seen
 
@@ -53,6 +54,18 @@ def gradient_hook(reference: Reference, index: int, seen: Seen) -> Callable[[tor
         if me is not None and me.here:
             with _timed(me, "activations"):
                 me.gradient_arrived(index, seen)
+
+    return hook
+
+
+def pass_hook(reference: Reference, number: int) -> Callable[[torch.Tensor], None]:
+    """For the gradient of the model's own output: everything in that pass is trained on."""
+
+    def hook(_: torch.Tensor) -> None:
+        me = reference()
+        if me is not None and me.here:
+            with _timed(me, "activations"), Quiet():
+                me.activations.commit_pass(number)
 
     return hook
 

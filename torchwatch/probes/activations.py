@@ -39,6 +39,7 @@ class Seen:
     statistics: torch.Tensor
     peaks: torch.Tensor | None
     turn: int
+    recording: bool
     taken: bool = False
 
 
@@ -55,7 +56,7 @@ class ActivationProbe(Probe):
 
     A call's statistics are provisional until a gradient arrives at its output: evaluation, rollouts and
     discarded losses never count, checkpointed passes count once. Outputs without a gradient path (a frozen
-    front) count when a later output of the same pass does.
+    front, the first run of a reentrant checkpoint) count when a later output of the same pass does.
     """
 
     name: ClassVar[str] = "activations"
@@ -87,57 +88,68 @@ class ActivationProbe(Probe):
 
         ``recording``: whether autograd was recording when the layer ran. None: nothing to wait for.
         """
-        tensor = next(_tensors(output), None)
+        tensor = next(tensors(output), None)
         if tensor is None:
             return None
-        layer = self.patient.layers[index]
-        self._note_first_call(layer, args, output)
+        self._note_first_call(self.patient.layers[index], args, output)
         if isinstance(module, (*_CONVOLUTIONS, nn.Linear)):
             self._spatial = isinstance(module, _CONVOLUTIONS)
-        seen = self._measure(index, layer, module, args, tensor)
+        units = self._units(index, module, args, tensor)
+        batch = tensor.shape[0] if tensor.dim() else 1
+        numbers = _statistics(tensor.detach())
+        seen = Seen(index, tensor.numel(), batch, numbers, units, self._turn, recording)
         if tensor.requires_grad and tensor.grad_fn is not None:
             return tensor, seen
-        if recording:
-            self._gradless.append(seen)
+        self._gradless.append(seen)
         return None
 
-    def _measure(self, index: int, layer: Layer, module: nn.Module, args: Any, tensor: torch.Tensor) -> Seen:
-        units = None
+    def _units(self, index: int, module: nn.Module, args: Any, tensor: torch.Tensor) -> torch.Tensor | None:
+        """Peaks of the output units of an activation module, of the input units of a Linear or Conv."""
         if isinstance(module, _ACTIVATIONS):
-            units = _peaks(tensor.detach(), channels_first=self._spatial)
-        elif layer.feeds_units:
-            source = next(_tensors(args), None)
-            if source is not None:
-                units = _peaks(source.detach(), channels_first=not isinstance(module, nn.Linear))
-        numbers = _statistics(tensor.detach())
-        return Seen(index, tensor.numel(), tensor.shape[0] if tensor.dim() else 1, numbers, units, self._turn)
+            return _peaks(tensor.detach(), channels_first=self._spatial)
+        source = next(tensors(args), None) if self.patient.layers[index].feeds_units else None
+        if source is None:
+            return None
+        return _peaks(source.detach(), channels_first=not isinstance(module, nn.Linear))
 
     def _note_first_call(self, layer: Layer, args: Any, output: Any) -> None:
         if layer.order is None:
             layer.order = self._called
-            layer.inputs = [list(t.shape) for t in _tensors(args)]
-            layer.outputs = [list(t.shape) for t in _tensors(output)]
+            layer.inputs = [list(t.shape) for t in tensors(args)]
+            layer.outputs = [list(t.shape) for t in tensors(output)]
             self._called += 1
 
-    def end_of_pass(self) -> None:
-        """The model's own forward ended: what follows belongs to another pass."""
-        self._turn += 1
+    def end_of_pass(self, *, recording: bool) -> int:
+        """The model's own forward ended: what follows belongs to another pass. Returns the pass that ended.
+
+        ``recording``: whether autograd was recording; then even what ran without (a reentrant checkpoint) may
+        be trained on, else nothing of the pass is.
+        """
+        ended, self._turn = self._turn, self._turn + 1
         self._spatial = False
-        self._gradless = [s for s in self._gradless if s.turn >= self._turn - 2]
+        kept = [s for s in self._gradless if s.turn >= ended - 1 and (recording or s.turn != ended)]
+        for seen in kept:
+            seen.recording = seen.recording or seen.turn == ended
+        self._gradless = kept
+        return ended
 
     def commit(self, seen: Seen) -> None:
         """The gradient of a call's output arrived: its pass is trained on."""
         if seen.taken or not self._armed:
             return
         self._take(seen)
-        for other in [s for s in self._gradless if s.turn == seen.turn]:
+        self.commit_pass(seen.turn)
+
+    def commit_pass(self, turn: int) -> None:
+        """A gradient arrived somewhere in the pass: take what has no gradient path of its own."""
+        for other in [s for s in self._gradless if s.turn == turn and s.recording]:
             self._gradless.remove(other)
             self._take(other)
 
     def _take(self, seen: Seen) -> None:
         seen.taken = True
-        if self._version != self.patient.version:
-            self._version = self.patient.version
+        if self._version != self.patient.structure:
+            self._version = self.patient.structure
             self._windows = {}
         self._taken.append(seen)
         if seen.peaks is None:
@@ -248,7 +260,7 @@ def _peaks(tensor: torch.Tensor, *, channels_first: bool) -> torch.Tensor | None
     return tensor.abs().amax(others).float()
 
 
-def _tensors(value: Any, depth: int = 4) -> Iterator[torch.Tensor]:
+def tensors(value: Any, depth: int = 4) -> Iterator[torch.Tensor]:
     """Readable tensors in a value, first ones first: bounded, and generators are never iterated."""
     yield from itertools.islice(_walk(value, depth), _MOST_TENSORS)
 

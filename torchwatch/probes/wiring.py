@@ -29,7 +29,8 @@ class WiringProbe(Probe):
 
     Watched on sampled steps, of which the first ten are all. A gradient is stale when, at the last backward
     pass before the next step, it is the same tensor, changed by nothing but that step's earlier passes. (In a
-    GAN the generator's loss also reaches the discriminator's old gradients, which are zeroed before its own pass.)
+    GAN the generator's loss also reaches the discriminator's old gradients, which are zeroed before its own
+    pass.)
     """
 
     name: ClassVar[str] = "wiring"
