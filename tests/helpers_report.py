@@ -181,7 +181,7 @@ def _step(plan: Plan, shape: Layout, step: int, epoch: int, rng: np.random.Gener
     }
     if plan.hostile:
         metrics[HOSTILE] = loss
-    columns = _columns(plan, shape, step, rng) if plan.columns and (step <= 10 or step % 10 == 0) else {}
+    columns = _columns(plan, shape, step, rng) if plan.columns and (step <= 10 or step % 2 == 0) else {}
     norms = _gradients(plan, shape, step, rng) if plan.columns else None
     return Step(
         step=step,
@@ -226,7 +226,8 @@ def _columns(plan: Plan, shape: Layout, step: int, rng: np.random.Generator) -> 
     relu = np.array([x.type == "ReLU" for x in shape.layers])
     second = np.array([i == 3 for i in range(width)])
     dead = records.missing_column(width)
-    dead[relu] = np.where(second[relu], _dead(plan, step), 0.0)
+    # A unit counts as dead once it was silent for a window of 512 samples: 16 observations of every 2nd step.
+    dead[relu] = np.where(second[relu], _dead(plan, step - 32), 0.0)
     zero = np.where(relu, 0.45 + 0.55 * second * _dead(plan, step), 0.0).astype(np.float32)
     spread = (1.0 + 0.1 * rng.random(width)).astype(np.float32)
     return {

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from torchwatch.commands._shared import json_option, run_argument
+from torchwatch.commands._shared import Waiting, json_option, run_argument
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_SILENT_S = 2.0
+    from torchwatch.report.report import Report
+
+_PATIENCE_S = 2.0
 
 
 @click.command("postmortem")
@@ -25,7 +27,7 @@ _SILENT_S = 2.0
     help="Where to write the report [default: RUN without its suffix].",
 )
 @json_option
-def command(run: str, out: Path | None, as_json: bool) -> None:  # noqa: FBT001 - click passes options by keyword
+def command(run: str, *, out: Path | None, as_json: bool) -> None:
     """Write the report of a run: what went wrong and since when, with plots.
 
     Writes report.html (one file that needs nothing else), report.md, report.json and the plots as PNG, and
@@ -37,12 +39,11 @@ def command(run: str, out: Path | None, as_json: bool) -> None:  # noqa: FBT001 
       torchwatch postmortem runs/digits.jsonl --out report
     """  # noqa: D301 - `\b` keeps click from filling the example
     from torchwatch.report.jsonfile import render
-    from torchwatch.report.report import build_report
     from torchwatch.report.write import default_directory, write_report
 
-    progress = _Progress(time.monotonic)
-    report = build_report(run, progress)
-    paths = write_report(report, out if out is not None else default_directory(Path(run)), progress)
+    say = _said_when_slow(time.monotonic)
+    report = _read(run)
+    paths = write_report(report, out if out is not None else default_directory(Path(run)), say)
     if as_json:
         click.echo(render(report).decode(), nl=False)
         return
@@ -50,13 +51,22 @@ def command(run: str, out: Path | None, as_json: bool) -> None:  # noqa: FBT001 
         click.echo(str(path))
 
 
-class _Progress:
-    """Says on standard error what is being done, once that has taken longer than two seconds in all."""
+def _read(run: str) -> Report:
+    from torchwatch.report.report import build_report
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._start = clock()
+    waiting = Waiting()
+    try:
+        return build_report(run, waiting)
+    finally:
+        waiting.done()
 
-    def __call__(self, what: str) -> None:
-        if self._clock() - self._start >= _SILENT_S:
-            click.echo(f"{what} …", err=True)
+
+def _said_when_slow(clock: Callable[[], float]) -> Callable[[str], None]:
+    """Says on standard error what is being done, once the command has taken longer than two seconds."""
+    due_s = clock() + _PATIENCE_S
+
+    def say(what: str) -> None:
+        if clock() >= due_s:
+            click.echo(f"torchwatch: {what} …", err=True)
+
+    return say

@@ -9,7 +9,6 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -33,9 +32,6 @@ from torchwatch.records import (
     is_missing,
 )
 from torchwatch.report.trace import Floats, LayerMap, Points, Trace, curve, layer_map, moving_mean
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _SCALARS = ("loss", "grad_norm", "grad_norm_preclip", "update_ratio", "step_time_s")
 _INTERVALS = (
@@ -141,18 +137,11 @@ class Collected:
     last_step: int = 0
     time_s: float = 0.0
     dropped: int = 0
-    torn_lines: int = 0
 
 
-def collect(records: Iterable[Record]) -> Collected:
-    """Read all records, header first."""
-    collector = _Collector()
-    for record in records:
-        collector.add(record)
-    return collector.finish()
+class Collector:
+    """Takes in records one by one and keeps what a report shows of them."""
 
-
-class _Collector:
     def __init__(self) -> None:
         self.out = Collected()
         self._scalars: dict[str, _Values] = {}

@@ -89,6 +89,15 @@ class Section:
     blocks: list[Block] = field(default_factory=list)
 
 
+_LONGEST_NAME = 100
+
+
+def shortened(text: str, limit: int = _LONGEST_NAME) -> str:
+    """A name without its middle where it is too long: its two ends tell it from others."""
+    head = (limit - 1) // 2
+    return text if len(text) <= limit else f"{text[:head]}…{text[-(limit - 1 - head) :]}"
+
+
 def spans(text: str) -> list[tuple[bool, str]]:
     """Prose in parts, and whether each is code: what stands between a pair of backticks on one line."""
     parts = text.split("`")

@@ -42,12 +42,13 @@ def worst_rows(layers: LayerMap, severity: Mapping[str, str], *, high_is_bad: bo
         return layers
     rank = {"critical": 3.0, "warning": 2.0, "info": 1.0}
     last = np.array([_last_finite(row) for row in layers.values])
-    order = np.argsort(np.argsort(last if high_is_bad else -last)) / len(last)
+    harm = np.where(np.isfinite(last), last if high_is_bad else -last, -np.inf)
+    order = np.argsort(np.argsort(harm, kind="stable")) / len(last)
     badness = [
         rank.get(severity.get(n, ""), 0.0) + 4.0 * bool(layers.bad[i].any()) + float(order[i])
         for i, n in enumerate(layers.names)
     ]
-    return layers.rows(sorted(np.argsort(badness)[-MOST_ROWS:].tolist()))
+    return layers.rows(sorted(np.argsort(badness, kind="stable")[-MOST_ROWS:].tolist()))
 
 
 def _last_finite(row: Floats) -> float:

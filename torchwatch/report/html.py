@@ -10,7 +10,7 @@ import base64
 from functools import cache
 from typing import TYPE_CHECKING
 
-from torchwatch.report.document import spans
+from torchwatch.report.document import shortened, spans
 from torchwatch.text import printable
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def _template() -> Template:
     )
     environment.filters["shown"] = lambda text: printable(text, _LONGEST_TEXT)
     environment.filters["prose"] = lambda text: spans(printable(text, _LONGEST_TEXT))
+    environment.filters["name"] = lambda text: printable(shortened(text))
     environment.filters["lines"] = lines
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
     environment.filters["kind"] = lambda block: type(block).__name__

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torchwatch.report.document import Block, Callout, Card, Code, Fold, Table, Text
+from torchwatch.report.severity import worst_first, worst_of
 from torchwatch.report.verdict import counted
 from torchwatch.text import number
 
@@ -13,16 +14,12 @@ if TYPE_CHECKING:
     from torchwatch.records import Alert
     from torchwatch.report.report import Report
 
-_RANK = {"critical": 0, "warning": 1}
 _MOST_SYMPTOMS = 50
 
 
 def incident_cards(report: Report) -> list[Card]:
     """One card per incident, worst first, then earliest; numbers are those of the alerts and plots."""
-    ordered = sorted(
-        report.diagnosis.incidents, key=lambda i: (_RANK.get(i.root.severity, 2), i.root.since_step)
-    )
-    return [_card(incident) for incident in ordered]
+    return [_card(incident) for incident in worst_first(report.diagnosis.incidents)]
 
 
 def _card(incident: Incident) -> Card:
@@ -34,7 +31,7 @@ def _card(incident: Incident) -> Card:
         blocks.append(Code(root.snippet, "python"))
     if incident.symptoms:
         blocks.append(_symptoms(incident.symptoms))
-    return Card(root.severity, f"{incident.id}. {root.title}", _facts(root), blocks)
+    return Card(worst_of(incident), f"{incident.id}. {root.title}", _facts(root), blocks)
 
 
 def _story(incident: Incident) -> str:
@@ -46,7 +43,7 @@ def _story(incident: Incident) -> str:
 
 
 def _facts(root: Alert) -> list[tuple[str, str]]:
-    facts = [("root cause", root.check)]
+    facts = [("root cause", f"{root.check} ({root.severity})")]
     if root.layer is not None:
         facts.append(("layer", root.layer or "(the model itself)"))
     facts.append(("since step", f"{root.since_step:,}"))

@@ -16,6 +16,7 @@ from torchwatch.report.document import (
     Section,
     Table,
     Text,
+    shortened,
     spans,
 )
 from torchwatch.report.plots import Failure
@@ -88,9 +89,18 @@ def _item(term: str, text: str) -> str:
 
 def _table(table: Table) -> str:
     rules = ["---:" if i in table.numeric else "---" for i in range(len(table.head))]
-    rows = [[markdown(cell, _LONGEST_CELL) or " " for cell in row] for row in (table.head, *table.rows)]
+    rows = [
+        [_cell(shortened(c) if i in table.names else c) or " " for i, c in enumerate(row)]
+        for row in (table.head, *table.rows)
+    ]
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([lines[0], f"| {' | '.join(rules)} |", *lines[1:]])
+
+
+def _cell(text: str) -> str:
+    """A cell; a code span that holds a pipe would end it and is escaped as text instead."""
+    shown = printable(text, _LONGEST_CELL)
+    return markdown(shown, 2 * _LONGEST_CELL) if "|" in shown else _prose(shown)
 
 
 def _code(code: Code) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from torchwatch.report import style
+from torchwatch.report.severity import rank
 
 _MOST_MARKS = 30
 _MOST_BAD = 200
@@ -44,8 +45,7 @@ class Span:
 
 def draw_incidents(axes: Axes, marks: Sequence[Mark], theme: style.Theme) -> None:
     """A dashed line with its number at the top for each incident, the worst ones if there are very many."""
-    rank = {"critical": 0, "warning": 1}
-    for mark in sorted(marks, key=lambda m: (rank.get(m.severity, 2), m.step))[:_MOST_MARKS]:
+    for mark in sorted(marks, key=lambda m: (-rank(m.severity), m.step))[:_MOST_MARKS]:
         colour = theme.severity(mark.severity)
         axes.axvline(mark.step, color=colour, linewidth=1.0, linestyle=(0, (4, 3)), alpha=0.9)
         axes.annotate(
@@ -64,19 +64,37 @@ def draw_incidents(axes: Axes, marks: Sequence[Mark], theme: style.Theme) -> Non
 
 
 def draw_bad(
-    axes: Axes, steps: npt.NDArray[np.int64] | npt.NDArray[np.float64], theme: style.Theme, what: str
+    axes: Axes,
+    steps: npt.NDArray[np.int64] | npt.NDArray[np.float64],
+    theme: style.Theme,
+    what: str,
+    *,
+    every: float = 1.0,
 ) -> None:
-    """Crosses along the top for steps at which a number was NaN or infinite, thinned when there are many."""
+    """Shade the stretches in which a number was NaN or infinite, with a cross at the foot where each begins.
+
+    Args:
+        axes: with steps on x.
+        steps: rising steps at which the number was bad.
+        theme: its critical colour is used.
+        what: for the legend; the count is added.
+        every: steps between two measurements; bad steps no farther apart are one stretch.
+    """
     if not len(steps):
         return
-    picked = steps[np.unique(np.linspace(0, len(steps) - 1, min(len(steps), _MOST_BAD)).astype(int))]
+    starts = np.flatnonzero(np.diff(steps, prepend=-np.inf) > 1.5 * every)
+    ends = np.append(starts[1:] - 1, len(steps) - 1)
+    picked = np.unique(np.linspace(0, len(starts) - 1, min(len(starts), _MOST_BAD)).astype(int))
+    first, last = np.asarray(steps[starts[picked]], float), np.asarray(steps[ends[picked]], float)
+    for a, b in zip(first, last, strict=True):
+        axes.axvspan(a, b, color=theme.critical, alpha=0.13, linewidth=0)
     axes.plot(
-        picked,
-        np.full(len(picked), 0.97),
+        first,
+        np.full(len(first), 0.04),
         "x",
         color=theme.critical,
         markersize=6,
-        markeredgewidth=1.4,
+        markeredgewidth=1.5,
         transform=axes.get_xaxis_transform(),
         label=f"{what} ({len(steps):,}×)",
     )

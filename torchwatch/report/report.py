@@ -7,18 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torchwatch.diagnosis import Diagnosis, diagnose
-from torchwatch.report.collect import Collected, collect
+from torchwatch.report.collect import Collected, Collector
 from torchwatch.report.marks import Mark, Span
+from torchwatch.report.severity import rank, worst_of
 from torchwatch.report.verdict import Verdict, judge
 from torchwatch.runfile import read_records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from torchwatch.records import Alert
+    from torchwatch.records import Alert, Record
     from torchwatch.report.trace import Trace
-
-_RANK = {"critical": 2, "warning": 1, "info": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,38 +59,41 @@ class Report:
         return header.name or header.model or self.path.name
 
 
-def build_report(path: str | Path, progress: Callable[[str], None] = lambda _: None) -> Report:
-    """Diagnose a run file and collect all that its report shows, in bounded memory.
+def build_report(path: str | Path, on_record: Callable[[Record], object] = lambda _: None) -> Report:
+    """Diagnose a run file and collect all that its report shows: one pass, in bounded memory.
 
     Args:
         path: a run file, gzipped or not.
-        progress: called with what is being done.
+        on_record: called with every record after the header, to show how far it got.
 
     Raises:
-        RunFileError: the file cannot be read as a run.
+        NotARunFile: the file is missing, empty or not a run.
+        NewerSchema: it was written with a newer schema.
     """
     path = Path(path)
-    progress("diagnosing")
-    diagnosis = diagnose(path)
-    progress("reading")
+    collector = Collector()
     with read_records(path) as reader:
-        found = collect(reader)
-        found.torn_lines = reader.torn_lines
-    issues = diagnosis.issues
+        collector.add(next(reader))
+
+    def take(record: Record) -> None:
+        collector.add(record)
+        on_record(record)
+
+    diagnosis = diagnose(path, on_record=take)
+    found = collector.finish()
     return Report(
         path=path,
         diagnosis=diagnosis,
         found=found,
         verdict=judge(found, diagnosis),
         marks=_marks(diagnosis),
-        spans=_spans(issues),
-        layer_severity=_layer_severity(issues),
+        spans=_spans(diagnosis.issues),
+        layer_severity=_layer_severity(diagnosis.issues),
     )
 
 
 def _marks(diagnosis: Diagnosis) -> tuple[Mark, ...]:
-    roots = ((i.id, i.root) for i in diagnosis.incidents)
-    return tuple(Mark(number, root.since_step, root.severity, root.category) for number, root in roots)
+    return tuple(Mark(i.id, i.root.since_step, worst_of(i), i.root.category) for i in diagnosis.incidents)
 
 
 def _spans(issues: tuple[Alert, ...]) -> tuple[Span, ...]:
@@ -105,6 +107,6 @@ def _spans(issues: tuple[Alert, ...]) -> tuple[Span, ...]:
 def _layer_severity(issues: tuple[Alert, ...]) -> dict[str, str]:
     worst: dict[str, str] = {}
     for issue in issues:
-        if issue.layer is not None and _RANK[issue.severity] >= _RANK[worst.get(issue.layer, "info")]:
+        if issue.layer is not None and rank(issue.severity) >= rank(worst.get(issue.layer, "info")):
             worst[issue.layer] = issue.severity
     return worst

@@ -93,6 +93,8 @@ def label(text: object, limit: int = _LONGEST_LABEL) -> str:
     shown = "".join(
         c if ord(c) in _glyphs() else c.encode("unicode_escape").decode() for c in printable(raw, 9999)
     )
+    if shown.startswith("_"):
+        shown = f" {shown}"  # a legend leaves out what begins with an underscore
     if len(shown) <= limit:
         return shown
     head = (limit - 1) // 2

@@ -28,7 +28,8 @@ class Curve:
 
     ``steps``, ``mean``, ``low`` and ``high`` have one entry per bucket (NaN where nothing finite was
     measured);
-    ``bad`` are steps at which NaN or an infinity was measured; ``count`` is how many values were measured.
+    ``bad`` are steps at which NaN or an infinity was measured; ``count`` is how many values were measured;
+    ``thinned`` whether a bucket stands for several steps.
     """
 
     steps: Floats
@@ -37,11 +38,7 @@ class Curve:
     high: Floats
     bad: Ints
     count: int
-
-    @property
-    def thinned(self) -> bool:
-        """Whether a bucket stands for several steps."""
-        return self.count > len(self.steps)
+    thinned: bool = False
 
     @property
     def drawable(self) -> bool:
@@ -112,14 +109,8 @@ def curve(steps: Ints, values: Floats, buckets: int = BUCKETS) -> Curve:
     starts = np.linspace(0, len(x), buckets, endpoint=False).astype(np.int64)
     sizes = np.diff(np.append(starts, len(x)))
     low, high = np.minimum.reduceat(y, starts), np.maximum.reduceat(y, starts)
-    return Curve(
-        np.add.reduceat(x, starts) / sizes,
-        np.add.reduceat(y / 1.0, starts) / sizes,
-        low,
-        high,
-        bad,
-        len(values),
-    )
+    at, mean = np.add.reduceat(x, starts) / sizes, np.add.reduceat(y, starts) / sizes
+    return Curve(at, mean, low, high, bad, len(values), thinned=True)
 
 
 def moving_mean(steps: Ints, values: Floats, window: int) -> Points:

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from torchwatch.report.severity import worst_first, worst_of
 from torchwatch.text import duration
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ def judge(found: Collected, diagnosis: Diagnosis) -> Verdict:
     worst = Counter(i.severity for i in diagnosis.issues)
     status = found.end.status if found.end is not None else "unfinished"
     tone = _tone(status, worst, found.steps)
-    return Verdict(tone, status, _headline(found, diagnosis, worst), _ended(found), _remarks(found))
+    return Verdict(
+        tone, status, _headline(found, diagnosis, worst), _ended(found), _remarks(found, diagnosis)
+    )
 
 
 def counted(number: int, word: str) -> str:
@@ -54,14 +57,14 @@ def _headline(found: Collected, diagnosis: Diagnosis, worst: Counter[str]) -> st
     if not found.steps:
         return "No training step was recorded, so there is nothing to judge."
     prefix = _prefix(found)
-    loud = [i for i in diagnosis.incidents if i.root.severity != "info"]
+    loud = worst_first(tuple(i for i in diagnosis.incidents if worst_of(i) != "info"))
     if not loud:
         infos = f", {counted(worst['info'], 'remark')}" if worst["info"] else ""
         return f"{prefix}No warning, no critical{infos}."
-    rank = {"critical": 0, "warning": 1}
-    first = min(loud, key=lambda i: (rank.get(i.root.severity, 2), i.root.since_step)).root
+    root = loud[0].root
+    since = "" if f"since step {root.since_step}" in root.title else f" (since step {root.since_step:,})"
     more = f" {counted(len(loud) - 1, 'more incident').capitalize()}." if len(loud) > 1 else ""
-    return f"{prefix}{first.title.rstrip('.')} (since step {first.since_step:,}).{more}"
+    return f"{prefix}{root.title.rstrip('.')}{since}.{more}"
 
 
 def _prefix(found: Collected) -> str:
@@ -88,7 +91,7 @@ def _ended(found: Collected) -> str:
     return words.get(end.status, f"Ended as {end.status} after {span}.")
 
 
-def _remarks(found: Collected) -> tuple[str, ...]:
+def _remarks(found: Collected, diagnosis: Diagnosis) -> tuple[str, ...]:
     """What the file lacks: said, never shown as fine."""
     said = []
     end = found.end
@@ -99,8 +102,8 @@ def _remarks(found: Collected) -> tuple[str, ...]:
         )
     elif found.dropped:
         said.append(f"Under pressure the recorder dropped details of {counted(found.dropped, 'step')}.")
-    if found.torn_lines:
+    if diagnosis.torn_lines:
         said.append(
-            f"{counted(found.torn_lines, 'torn line').capitalize()} could not be read and were skipped."
+            f"{counted(diagnosis.torn_lines, 'torn line').capitalize()} could not be read and were skipped."
         )
     return tuple(said)

@@ -45,4 +45,4 @@ GIVE_RECIPE = (
 
 def has_recipe(recipe: str) -> str:
     """What is said when the run holds a recipe; it is only shown, never run."""
-    return f"This run holds the recipe {recipe} to rebuild its model and data; it was not run for this report."
+    return f"This run holds the recipe {recipe} to rebuild its model and data; it was not run for this."

@@ -49,7 +49,8 @@ def draw(report: Report, theme: style.Theme) -> Figure | None:
     if with_rate and rate is not None:
         lower = drawn.add_subplot(grid[1], sharex=axes)
         axes.tick_params(labelbottom=False)
-        lower.plot(rate.steps, rate.mean, color=theme.series[2], linewidth=1.4)
+        marker = "o" if rate.count == 1 else ""
+        lower.plot(rate.steps, rate.mean, marker=marker, ls="-", color=theme.series[2], linewidth=1.4)
         style.scale(lower, rate.mean)
         lower.set_ylabel("learning rate")
     style.steps_axis(drawn.axes[-1], trace.last_step)

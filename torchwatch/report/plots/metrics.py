@@ -67,7 +67,9 @@ def _draw_panel(report: Report, axes: Axes, names: list[str], theme: style.Theme
         colour = theme.series[i % len(theme.series)]
         curve, points = report.trace.curves.get(f"metrics.{name}"), report.trace.evals.get(name)
         if curve is not None:
-            axes.plot(curve.steps, curve.mean, lw=1.0, color=colour, alpha=0.8, label=style.label(name, 28))
+            marker = "o" if curve.count == 1 else ""
+            what = style.label(name, 28)
+            axes.plot(curve.steps, curve.mean, marker=marker, lw=1.0, color=colour, alpha=0.8, label=what)
             if curve.thinned:
                 axes.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.25, linewidth=0)
             draw_bad(axes, curve.bad, theme, "NaN or ∞")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torchwatch.report import style
+from torchwatch.report.severity import rank
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from torchwatch.report.report import Report
 
 TITLE = "Alert timeline"
-_RANK = {"critical": 0, "warning": 1, "info": 2}
 
 
 def caption(report: Report) -> str:
@@ -44,13 +44,13 @@ def draw(report: Report, theme: style.Theme) -> Figure | None:
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
     style.steps_axis(axes, last)
-    _legend(axes, sorted(seen, key=lambda s: _RANK.get(s, 3)), theme)
+    _legend(axes, sorted(seen, key=rank, reverse=True), theme)
     return drawn
 
 
 def _order(spans: tuple[Span, ...], check: str) -> tuple[int, int]:
     mine = [s for s in spans if s.check == check]
-    return min(s.since for s in mine), min(_RANK.get(s.severity, 3) for s in mine)
+    return min(s.since for s in mine), -max(rank(s.severity) for s in mine)
 
 
 def _draw_span(axes: Axes, span: Span, row: int, last: int, theme: style.Theme) -> None:

@@ -62,8 +62,7 @@ def _draw_curve(report: Report, axes: Axes, theme: style.Theme) -> None:
         axes.fill_between(curve.steps, curve.low, curve.high, color=theme.series[0], alpha=0.3, linewidth=0)
     draw_bad(axes, curve.bad, theme, "NaN or ∞")
     style.scale(axes, curve.low, curve.high)
-    axes.set_ylabel("‖Δw‖ / ‖w‖")
-    axes.set_title("Whole model")
+    axes.set_ylabel("‖Δw‖ / ‖w‖, whole model")
     draw_incidents(axes, report.marks, theme)
     style.steps_axis(axes, report.trace.last_step)
     if len(curve.bad):
