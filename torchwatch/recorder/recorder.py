@@ -12,16 +12,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
-
-import psutil
 
 from torchwatch.check import Severity
 from torchwatch.config import WatchConfig
 from torchwatch.engine import Engine
 from torchwatch.intervals import IntervalBuilder, tidy
 from torchwatch.probe import Frame, Probe
+from torchwatch.recorder.items import Item, Mark, is_evaluation, step_of
+from torchwatch.recorder.memory import Memory
 from torchwatch.records import (
     STEP_COLUMNS,
     Alert,
@@ -50,47 +50,6 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """The run is over."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """An epoch's end or an evaluation, with values that may still be on the device (in ``frame``)."""
-
-    kind: str
-    frame: Frame
-    epoch: int
-    time_s: float
-    values: dict[str, int | float] = field(default_factory=dict)
-
-    def metrics(self) -> dict[str, float | None]:
-        """The values as numbers; a slot of the frame (int) is read, a float is itself."""
-        arrays = self.frame.values()
-        return {k: tidy(float(arrays[v].mean()) if isinstance(v, int) else v) for k, v in self.values.items()}
-
-
-Item = Frame | Layout | Mark | Note
-
-
-class Memory:
-    """Resident and CUDA memory, and CPU share, of this process."""
-
-    def __init__(self) -> None:
-        self._process = psutil.Process()
-        self._process.cpu_percent()
-
-    def read(self) -> dict[str, Any]:
-        """Fields of :class:`~torchwatch.records.System`. Of CUDA only the allocator's own counters."""
-        fields: dict[str, Any] = {
-            "rss_bytes": self._process.memory_info().rss,
-            "cpu_percent": tidy(self._process.cpu_percent()),
-        }
-        import torch
-
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
-            devices = range(torch.cuda.device_count())
-            fields["cuda_allocated_bytes"] = sum(torch.cuda.memory_allocated(d) for d in devices)
-            fields["cuda_reserved_bytes"] = sum(torch.cuda.memory_reserved(d) for d in devices)
-        return fields
 
 
 @dataclass
@@ -214,7 +173,7 @@ class Recorder:
                 break
             self._queue.popleft()
             if isinstance(item, Frame):
-                steps.append(self._step_of(item))
+                steps.append(step_of(item, self._probes, self._say))
                 if len(steps) >= self._intervals.room:
                     self._take_steps(steps, fast=fast)
                     steps = []
@@ -236,28 +195,6 @@ class Recorder:
 
     def _loss_coverage(self) -> str:
         return "not seen" if self._unseen > _HINT_STEPS else "ok"
-
-    def _step_of(self, frame: Frame) -> Step:
-        values = frame.values()
-        fields: dict[str, Any] = dict(frame.fields)
-        for name, payloads in frame.payloads.items():
-            try:
-                fields |= self._probes[name].decode(payloads, values, frame)
-            except Exception as error:  # noqa: BLE001 - one probe's values are missing, the step is not
-                self._say(name, f"{name} could not be read: {type(error).__name__}: {error}")
-        preclip, norm = fields.get("grad_norm_preclip"), fields.get("grad_norm")
-        if preclip is not None and norm is not None and math.isfinite(preclip):
-            fields["clipped"] = norm < preclip * (1 - 1e-4)
-        started = frame.started_s
-        return Step(
-            step=frame.number,
-            epoch=frame.epoch,
-            time_s=round(frame.ended_s, 6),
-            step_time_s=None if started is None else round(frame.ended_s - started, 6),
-            wait_time_s=None if frame.wait_s is None else round(frame.wait_s, 6),
-            watch_time_s=round(frame.watch_s, 6),
-            **{k: _tidied(v) for k, v in fields.items()},
-        )
 
     def _take_steps(self, steps: list[Step], *, fast: bool) -> None:
         if not steps:
@@ -414,12 +351,6 @@ class Recorder:
 
 
 _INTERVAL_FIELDS = frozenset(f.name for f in dataclasses.fields(Interval))
-_EVALUATION = ("val_", "valid_", "validation_", "eval_", "test_")
-
-
-def is_evaluation(name: str) -> bool:
-    """Whether a metric's name says that it was measured in an evaluation."""
-    return name.startswith(_EVALUATION)
 
 
 def _ready(item: Frame | Mark, *, wait: bool) -> bool:
@@ -429,16 +360,6 @@ def _ready(item: Frame | Mark, *, wait: bool) -> bool:
     if wait:  # the run is over: nobody is held up
         frame.finish()
     return wait
-
-
-def _tidied(value: Any) -> Any:
-    if isinstance(value, float):
-        return tidy(value)
-    if isinstance(value, list):
-        return [_tidied(v) for v in value]
-    if isinstance(value, dict):
-        return {k: _tidied(v) for k, v in value.items()}
-    return value
 
 
 def _scalars(step: Step) -> Step:

@@ -1,0 +1,6 @@
+"""The background thread: reads frames, writes records, runs the checks, tells the sinks."""
+
+from torchwatch.recorder.items import Item, Mark, is_evaluation
+from torchwatch.recorder.recorder import Outcome, Recorder, Sink
+
+__all__ = ["Item", "Mark", "Outcome", "Recorder", "Sink", "is_evaluation"]

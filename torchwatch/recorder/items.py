@@ -1,0 +1,72 @@
+"""What travels from the training thread to the recorder, and how it becomes records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torchwatch.intervals import tidy
+from torchwatch.probe import Frame, Probe
+from torchwatch.records import Layout, Note, Step
+
+_EVALUATION = ("val_", "valid_", "validation_", "eval_", "test_")
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """An epoch's end or an evaluation, with values that may still be on the device (in ``frame``)."""
+
+    kind: str
+    frame: Frame
+    epoch: int
+    time_s: float
+    values: dict[str, int | float] = field(default_factory=dict)
+
+    def metrics(self) -> dict[str, float | None]:
+        """The values as numbers; a slot of the frame (int) is read, a float is itself."""
+        arrays = self.frame.values()
+        return {k: tidy(float(arrays[v].mean()) if isinstance(v, int) else v) for k, v in self.values.items()}
+
+
+Item = Frame | Layout | Mark | Note
+
+
+def is_evaluation(name: str) -> bool:
+    """Whether a metric's name says that it was measured in an evaluation."""
+    return name.startswith(_EVALUATION)
+
+
+def step_of(frame: Frame, probes: Mapping[str, type[Probe]], say: Callable[[str, str], None]) -> Step:
+    """The record of a step. A probe whose values cannot be read is named through ``say``; the step stays."""
+    values = frame.values()
+    fields: dict[str, Any] = dict(frame.fields)
+    for name, payloads in frame.payloads.items():
+        try:
+            fields |= probes[name].decode(payloads, values, frame)
+        except Exception as error:  # noqa: BLE001 - one probe's values are missing, the step is not
+            say(name, f"{name} could not be read: {type(error).__name__}: {error}")
+    preclip, norm = fields.get("grad_norm_preclip"), fields.get("grad_norm")
+    if preclip is not None and norm is not None and math.isfinite(preclip):
+        fields["clipped"] = norm < preclip * (1 - 1e-4)
+    started = frame.started_s
+    return Step(
+        step=frame.number,
+        epoch=frame.epoch,
+        time_s=round(frame.ended_s, 6),
+        step_time_s=None if started is None else round(frame.ended_s - started, 6),
+        wait_time_s=None if frame.wait_s is None else round(frame.wait_s, 6),
+        watch_time_s=round(frame.watch_s, 6),
+        **{k: _tidied(v) for k, v in fields.items()},
+    )
+
+
+def _tidied(value: Any) -> Any:
+    if isinstance(value, float):
+        return tidy(value)
+    if isinstance(value, list):
+        return [_tidied(v) for v in value]
+    if isinstance(value, dict):
+        return {k: _tidied(v) for k, v in value.items()}
+    return value
