@@ -246,21 +246,32 @@ def test_unknown_fields_and_nulls_are_passed_over() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        b"", b"{", b"null", b"[]", b"3", b'"run"', b"{}", b'{"kind":3}', b"\x00\x00", b"\xff\xfe", b'{"kind":"step"} x',
-        b'{"kind":"step","step":"3"}', b'{"kind":"step","step":3.5}', b'{"kind":"step","step":1e30}',
-        b'{"kind":"step","step":18446744073709551615}', b'{"kind":"step","loss":"low"}', b'{"kind":"step","loss":NaN}',
-        b'{"kind":"step","lr":0.1}', b'{"kind":"step","lr":[null]}', b'{"kind":"step","clipped":1}',
-        b'{"kind":"step","metrics":[]}', b'{"kind":"step","metrics":{"a":"b"}}', b'{"kind":"step","loss_source":1}',
+        b"", b"{", b"null", b"[]", b"3", b'"run"', b"{}", b"\x00\x00", b"\xff\xfe", b'{"kind":3}',
+        b'{"kind":"step"} x', b'{"kind":"step","step":"3"}', b'{"kind":"step","step":3.5}',
+        b'{"kind":"step","step":1e30}', b'{"kind":"step","step":18446744073709551615}',
+        b'{"kind":"step","loss":"low"}', b'{"kind":"step","loss":NaN}', b'{"kind":"step","lr":0.1}',
+        b'{"kind":"step","lr":[null]}', b'{"kind":"step","clipped":1}', b'{"kind":"step","metrics":[]}',
+        b'{"kind":"step","metrics":{"a":"b"}}', b'{"kind":"step","loss_source":1}',
         b'{"kind":"step","grad_norms":"12"}', b'{"kind":"step","grad_norms":{"1":2}}',
         b'{"kind":"step","grad_norms":["1"]}', b'{"kind":"step","grad_norms":[[1]]}',
         b'{"kind":"step","grad_norms":[1,null,"x"]}', b'{"kind":"step","activations":{"mean":3}}',
         b'{"kind":"step","nonfinite":[]}', b'{"kind":"steps","step":[1,2],"loss":[1]}',
         b'{"kind":"steps","step":[1,null]}', b'{"kind":"steps","step":[1],"metrics":{"a":[]}}',
         b'{"kind":"steps","step":[1],"columns":{"0":3}}', b'{"kind":"layout","layers":[{}]}',
-        b'{"kind":"layout","layers":[3]}', b'{"kind":"layout","parameters":[{"name":"w","layer":0,"shape":[],"dtype":""}]}',
-        b'{"kind":"layout","layers":[{"name":"","type":"L"}],"parameters":[{"name":"w","layer":0,"shape":[],"dtype":"","optimizer":0}]}',
-        b'{"kind":"run","software":[]}', b'{"kind":"end","complete":"yes"}', b"[" * 100_000, b'{"a":' * 2000,
+        b'{"kind":"layout","layers":[3]}', b'{"kind":"run","software":[]}',
+        b'{"kind":"end","complete":"yes"}',
+        b'{"kind":"layout","parameters":[{"name":"w","layer":0,"shape":[],"dtype":""}]}',
+        (
+            b'{"kind":"layout","layers":[{"name":"","type":"L"}],'
+            b'"parameters":[{"name":"w","layer":0,"shape":[],"dtype":"","optimizer":0}]}'
+        ),
+        (
+            b'{"kind":"layout","layers":[{"name":"","type":"L"}],"optimizers":[{"type":"SGD"}],'
+            b'"parameters":[{"name":"w","layer":0,"shape":[],"dtype":"","optimizer":0,"group":0}]}'
+        ),
+        b"[" * 100_000, b'{"a":' * 2000,
     ],
+    ids=lambda line: line[:50].decode("latin-1"),
 )  # fmt: skip
 def test_unreadable_lines_are_value_errors(line: bytes) -> None:
     with pytest.raises(ValueError):

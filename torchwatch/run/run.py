@@ -98,7 +98,7 @@ class Run:
         return tuple(sorted(self._contents.columns))
 
     def column(self, name: str) -> ColumnSeries | None:
-        """A column ("grad_norms", "activations.rms") under the last layout that has it, None if never seen."""
+        """A column ("grad_norms", "activations.rms") under the last layout that has it, None if unseen."""
         series = self.column_segments(name)
         return series[-1] if series else None
 
