@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
-import click
 from rich.live import Live
 from rich.text import Text
 
-from torchwatch.commands._shared import console, print_json, unfinished
+from torchwatch.commands._shared import console, print_json, print_json_text, unfinished
 from torchwatch.records import Alert, End, Note, RunHeader, encode
 from torchwatch.sinks.lines import AlertLines, end_text, header_text, show
 from torchwatch.sinks.logfile import LogFileSink
@@ -164,7 +163,7 @@ class JsonLines:
         print_json(self._progress.as_json(), indent=False)
 
     def _print(self, record: Record) -> None:
-        click.echo(encode(record).decode(), nl=False)
+        print_json_text(encode(record))
 
 
 class LogFile:

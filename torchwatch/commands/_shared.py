@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import sys
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -57,8 +59,17 @@ def print_json(value: object, *, indent: bool = True) -> None:
     import orjson
 
     option = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
-    text = orjson.dumps(value, option=option | (orjson.OPT_INDENT_2 if indent else 0))
-    click.echo(text.decode(), nl=False)
+    print_json_text(orjson.dumps(value, option=option | (orjson.OPT_INDENT_2 if indent else 0)))
+
+
+def print_json_text(text: bytes) -> None:
+    """Write JSON with everything escaped that a terminal could take for a command, or that hides text."""
+    click.echo(re.sub(r"[^\n -~]", _escaped, text.decode()), nl=False)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    char = match[0]
+    return char if char.isprintable() else json.dumps(char)[1:-1]
 
 
 def console(*, stderr: bool = False) -> Console:

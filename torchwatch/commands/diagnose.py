@@ -97,12 +97,14 @@ def _number(text: str) -> float | None:
 
 
 def _print(out: Console, found: Diagnosis, run: str) -> None:
+    from rich.text import Text
+
     from torchwatch.sinks.lines import health_text, show
 
     for line in summary_lines(found):
         show(out, line)
     if found.status == "unfinished":
-        out.print(f"{'':10}{unfinished(run)}", style="dim", soft_wrap=True)
+        show(out, Text(f"{'':10}{unfinished(run)}", "dim"))
     show(out, health_text(found.health_score, found.severities))
     for incident in found.incidents:
         out.print()

@@ -1,0 +1,145 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.helpers_cli import call
+from tests.helpers_runs import (
+    HOSTILE,
+    alert,
+    faulty_run,
+    header,
+    hostile_run,
+    is_harmless,
+    whole_run,
+    write_run,
+)
+from torchwatch.commands.diagnose import parsed_limits, summary_lines, symptom_lines
+from torchwatch.diagnosis import diagnose
+from torchwatch.errors import ConfigError
+
+
+@pytest.fixture
+def faulty(tmp_path: Path) -> Path:
+    return write_run(tmp_path / "faulty.jsonl", faulty_run())
+
+
+def test_incident_with_root_explanation_and_fix(faulty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = call(monkeypatch, "diagnose", faulty).out.splitlines()
+    assert lines[0].startswith(f"run       {faulty} · SmallNet · unfinished: 80 steps, 0 epochs in 8.0 s")
+    assert "health    80/100 (good) · 1 critical issue" in lines
+    start = lines.index("Incident 1")
+    assert lines[start + 1].startswith("CRITICAL  since step 50  loss-nonfinite  ")
+    assert lines[start + 2].startswith("          Since step 50: ")
+    assert "What to do:" in lines[start + 2]
+
+
+def test_what_was_not_run_is_listed_with_the_reason(faulty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = call(monkeypatch, "diagnose", faulty).out
+    listed = shown[shown.index("Not run, so nothing is known about") :]
+    assert any(
+        line.split(maxsplit=1) == ["vanishing-gradients", "no `grad_norms`"] for line in listed.splitlines()
+    )
+
+
+def test_json_is_the_diagnosis(faulty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = json.loads(call(monkeypatch, "diagnose", faulty, "--json").out)
+    assert body["issues"][0]["check"] == "loss-nonfinite"
+    assert body["incidents"][0]["root"]["check"] == "loss-nonfinite"
+    timing = {"wall_s", "steps_per_s"}
+    expected = json.loads(json.dumps(diagnose(faulty).as_json()))
+    assert {k: v for k, v in body.items() if k not in timing} == {
+        k: v for k, v in expected.items() if k not in timing
+    }
+
+
+def test_ignore_and_limit_reach_the_checks(faulty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "no issue" in call(monkeypatch, "diagnose", faulty, "--ignore", "loss-nonfinite").out
+    later = call(monkeypatch, "diagnose", faulty, "--limit", "loss-nonfinite.consecutive_steps=1000")
+    assert "no issue" in later.out
+
+
+def test_limits_are_parsed() -> None:
+    assert parsed_limits([]) == {}
+    assert parsed_limits(["a-b.c=5", "a-b.d=1e-3", "x.y=-2"]) == {
+        "a-b": {"c": 5, "d": 1e-3},
+        "x": {"y": -2},
+    }
+    assert isinstance(parsed_limits(["a.b=5"])["a"]["b"], int)
+
+
+@pytest.mark.parametrize("text", ["", "a", "a.b", "a=5", ".b=5", "a.=5", "a.b=", "a.b=many", "a.b=nan", "=5"])
+def test_malformed_limit_is_one_sentence(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--limit needs CHECK\.LIMIT=NUMBER, such as overfitting"):
+        parsed_limits([text])
+
+
+def test_doubts_about_the_file_are_said(faulty: Path) -> None:
+    found = dataclasses.replace(
+        diagnose(faulty),
+        torn_lines=2,
+        unknown_limits=("gone", "overfitting.gone"),
+        replay_matches=False,
+        replay_difference="step 5: nothing recorded, x replayed",
+    )
+    assert [line.plain.strip() for line in summary_lines(found)[1:]] == [
+        "2 lines could not be read",
+        "not known to this version, so left out: gone, overfitting.gone",
+        "differs from what was seen live: step 5: nothing recorded, x replayed",
+    ]
+    assert len(summary_lines(diagnose(faulty))) == 1
+
+
+def test_symptoms_of_one_check_are_counted() -> None:
+    symptoms = [alert(layer=f"l{i}") for i in range(5)] + [alert(check="other", layer=None)]
+    lines = [line.plain for line in symptom_lines(symptoms)]
+    assert [line.split()[4] for line in lines[:3]] == ["dead-units"] * 3
+    assert lines[3] == "          … and 2 more of dead-units: l3, l4"
+    assert "other" in lines[4]
+
+
+def test_long_reading_is_said_on_standard_error(faulty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(0, 100_000, 1))
+    monkeypatch.setattr("torchwatch.commands._shared.Waiting.__init__.__defaults__", (lambda: next(ticks),))
+    shown = call(monkeypatch, "diagnose", faulty, "--json")
+    assert shown.err.startswith("torchwatch: reading: step 1, 2.0 s so far\n")
+    assert json.loads(shown.out)["steps"] == 80
+    shown = call(monkeypatch, "diagnose", faulty, terminal=True)
+    assert "\r\x1b[2Kreading: step" in shown.err
+    assert shown.err.endswith("\r\x1b[2K")
+
+
+def test_short_reading_says_nothing(faulty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert call(monkeypatch, "diagnose", faulty).err == ""
+
+
+def test_limits_of_another_version_are_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = header(limits={"gone": {"x": 1}, "overfitting": {"gone": 1}}, ignore=["forgotten"])
+    path = write_run(tmp_path / "run.jsonl", [first, *whole_run()[1:]])
+    shown = call(monkeypatch, "diagnose", path)
+    assert shown.code == 0
+    assert "not known to this version, so left out: " in shown.out
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("terminal", [True, False])
+def test_hostile_text_is_escaped(
+    text: str, terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_run(tmp_path / "hostile.jsonl", hostile_run(text))
+    shown = call(monkeypatch, "diagnose", path, terminal=terminal)
+    assert shown.code == 0
+    assert is_harmless(shown.out, colours=terminal)
+    assert is_harmless(call(monkeypatch, "diagnose", path, "--json").out)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_nothing_is_wider_than_the_terminal(
+    width: int, faulty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import re
+
+    shown = call(monkeypatch, "diagnose", faulty, terminal=True, width=width).out
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
+    assert max(len(line.rstrip()) for line in plain.splitlines()) <= width
