@@ -127,7 +127,7 @@ def _subject(layout: Layout, index: int, row: npt.NDArray[np.float32], limits: L
         feeder = next((x for x in before if x.parameters), None)
         fed = f"It is fed by {feeder.name or 'the model'} ({feeder.type})." if feeder else ""
         return _Subject(layer.name, _units(layer.outputs, feeder), fed)
-    return _of_input(layout, layer, before, row, float(row[index]))
+    return _of_input(layout, layer, before, row, float(row[index])) if _reads(layer) else None
 
 
 def _of_input(

@@ -15,10 +15,10 @@ What to do
     Clip the norm, lower the learning rate, warm it up. In recurrent networks look at the sequence length.
 
 When it is fine
-    Leaving a plateau needs large gradients for a while: as long as the loss falls this is an info. Single
-    spikes are not meant. Adversarial and reinforcement losses have heavy tails, and a raised learning
-    rate moves the norm: there the deviation is not used. Where gradients are clipped anyway, the clipped
-    share must rise too.
+    Leaving a plateau needs large gradients for a while: as long as the loss falls, or has not had ten
+    steps to tell, this is an info. Single spikes are not meant. Adversarial and reinforcement losses have
+    heavy tails, and a raised learning rate moves the norm: there the deviation is not used. Where
+    gradients are clipped anyway, the clipped share must rise too.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
+from torchwatch.statistics import mad_sigma
 from torchwatch.text import number
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Limits:
         loss_floor: the loss must also reach this share of its first level (share).
         clipped_rise: guard: under clipping the clipped share must rise by this much (share).
         falling_loss: guard: 1 makes it an info while the loss falls (switch).
+        wait_for_loss: guard: it is an info for so many steps, until the loss tells where it goes (steps).
         heavy_tails: guard: 1 leaves σ out for adversarial and reinforcement training (switch).
         after_lr_rise: guard: steps after a rise of the learning rate in which σ is left out (steps).
         warm_up: guard: 1 judges nothing before warm-up is over (switch).
@@ -75,6 +77,7 @@ class Limits:
     loss_floor: float = 0.1
     clipped_rise: float = 0.1
     falling_loss: int = 1
+    wait_for_loss: int = 10
     heavy_tails: int = 1
     after_lr_rise: int = 50
     warm_up: int = 1
@@ -114,7 +117,7 @@ def _judge(history: History, name: str, start: int, tail: int, limits: Limits) -
     if reference is None:
         return NotReady(f"needs {limits.reference_least} steps after warm-up")
     absolute = limits.factor * reference
-    loss = _Loss(history, limits)
+    loss = _Loss(history, limits, int(norms.steps[-tail]))
     threshold = absolute
     relative = _relative(history, norms.values[: -tail or None], limits)
     if relative is not None and relative < absolute and (loss.follows or relative > reference):
@@ -122,8 +125,8 @@ def _judge(history: History, name: str, start: int, tail: int, limits: Limits) -
     over = (norms.values > threshold) & (norms.steps > start)
     if not _is_often(over[-tail:], limits.steps) or not _clips_more(history, loss, limits):
         return []
-    severity = loss.severity(heavy=_has_heavy_tails(history, limits))
     onset = _onset(norms.steps, over)
+    loss = _Loss(history, limits, onset)
     peak = float(norms.values[-tail:].max())
     times = (
         f"{number(peak / reference)} times the largest of the reference" if reference > 0 else "reference 0"
@@ -133,7 +136,7 @@ def _judge(history: History, name: str, start: int, tail: int, limits: Limits) -
             title=f"Gradient norm {number(peak)}, {times}",
             since_step=onset,
             detail=f"Largest of the first steps after warm-up: {number(reference)}. {loss.words}".strip(),
-            severity=severity,
+            severity=loss.severity(heavy=_has_heavy_tails(history, limits)),
             metric=name,
             value=peak,
             threshold=float(threshold),
@@ -171,7 +174,7 @@ def _relative(history: History, before: Values, limits: Limits) -> float | None:
     slope = (np.median(logs[half:]) - np.median(logs[:half])) / (len(logs) - half)
     rest = logs - slope * np.arange(len(logs))
     center = float(np.median(rest))
-    sigma = 1.4826 * float(np.median(np.abs(rest - center)))
+    sigma = mad_sigma(rest)
     level = max(center + slope * len(logs), float(np.median(logs)))
     return math.exp(min(level + limits.sigmas * max(sigma, limits.sigma_least), 700.0))
 
@@ -209,29 +212,29 @@ def _clips_more(history: History, loss: _Loss, limits: Limits) -> bool:
 
 
 class _Loss:
-    """What the loss does meanwhile: ``follows``, ``falls``, or neither."""
+    """What the loss does since the onset: ``follows``, ``falls``, or neither; ``early`` while that may change."""
 
-    def __init__(self, history: History, limits: Limits) -> None:
-        values = history.series("loss").values
-        recent, before = values[-_WINDOW:], values[-_WINDOW - 50 : -_WINDOW]
+    def __init__(self, history: History, limits: Limits, onset: int) -> None:
+        steps, values = history.series("loss")
+        recent, before = values[-_WINDOW:], values[: np.searchsorted(steps, onset)][-50:]
         before = before[np.isfinite(before)]
-        self.follows = self.falls = False
+        self.follows = self.falls = self.early = False
         self.words = ""
         if not before.size:
             return
         now, level = float(np.median(recent)), float(np.median(before))
-        start = float(np.median(history.first("loss", 5).values))
-        sigma = 1.4826 * float(np.median(np.abs(before - level)))
-        risen = now > limits.loss_factor * level if before.min() > 0 else now - level > 6 * sigma
+        start = float(np.median(history.first("loss", _WINDOW).values))
+        risen = now > limits.loss_factor * level if before.min() > 0 else now - level > 6 * mad_sigma(before)
         self.follows = not math.isfinite(now) or (risen and not abs(now) < limits.loss_floor * abs(start))
         self.falls = bool(limits.falling_loss) and now < level
+        self.early = history.step - onset < limits.wait_for_loss
         self.words = f"Loss now {number(now)}, {number(level)} in the 50 steps before."
 
     def severity(self, *, heavy: bool) -> Severity:
-        """Critical when the loss follows, info while it falls; one lower for heavy-tailed losses."""
+        """Critical when the loss follows, info while it falls or may; one lower for heavy-tailed losses."""
         if self.follows:
             return Severity.WARNING if heavy else Severity.CRITICAL
-        return Severity.INFO if self.falls or heavy else Severity.WARNING
+        return Severity.INFO if self.falls or self.early or heavy else Severity.WARNING
 
 
 CHECK = Check(

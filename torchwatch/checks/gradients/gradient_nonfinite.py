@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
-from torchwatch.checks.gradients import origin
+from torchwatch.checks.gradients._origin import origin
 from torchwatch.history import History
 from torchwatch.records import is_bad, is_missing
 from torchwatch.text import number

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
-from torchwatch.checks.gradients import origin
+from torchwatch.checks.gradients._origin import origin
 from torchwatch.history import History
 from torchwatch.records import is_bad, is_missing
 

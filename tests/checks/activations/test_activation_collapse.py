@@ -1,0 +1,88 @@
+"""activation-collapse: the same output for every sample."""
+
+import dataclasses
+
+import pytest
+
+from tests.helpers_checks import assert_fires, assert_quiet, layout, records, run_check
+from torchwatch.records import LayerInfo
+
+SLUG = "activation-collapse"
+
+
+def run(batch_std, std=0.5, rms=1.0, steps=400, layers=("0", "1", "2"), **more):
+    columns = {"activations.batch_std": batch_std, "activations.std": std, "activations.rms": rms}
+    return records(steps=steps, layers=layers, columns=columns, columns_every=10, **more)
+
+
+def falls(at, low=1e-5, which=(1,)):
+    return lambda step: [low if step >= at and i in which else 0.4 for i in range(3)]
+
+
+def test_fires_after_three_intervals_with_layer_and_onset():
+    alert = assert_fires(SLUG, run(falls(151)), severity="warning", layer="1", since=(151, 151), by=300)
+    assert "it once was 0.4" in alert.detail
+
+
+def test_of_a_chain_only_the_first_is_named():
+    _, alerts = run_check(SLUG, run(falls(151, which=(1, 2))))
+    assert {a.layer for a in alerts} == {"1"}
+
+
+def test_a_saturated_layer_has_no_spread_at_all():
+    assert_fires(SLUG, run(falls(151, low=0.0), std=lambda s: [0.5, 0.0 if s > 150 else 0.5, 0.5]), layer="1")
+
+
+def test_quiet_on_outputs_that_differ():
+    assert_quiet(SLUG, run(0.3))
+
+
+def test_near_miss_two_intervals():
+    assert_quiet(SLUG, run(lambda step: [0.4, 1e-5 if 150 < step <= 250 else 0.4, 0.4]))
+
+
+def test_near_miss_small_against_the_mean_but_all_the_spread_there_is():
+    offset = run(falls(151, low=8e-4), std=1e-3)
+    assert_quiet(SLUG, offset)
+    assert_fires(SLUG, offset, limits={"cosine": 0})
+
+
+def test_near_miss_constant_from_the_start_by_design():
+    assert_quiet(SLUG, run([0.4, 1e-6, 0.4]))
+    assert_fires(SLUG, run([0.4, 1e-6, 0.4]), limits={"once": 0}, layer="1", since=(1, 1))
+
+
+def test_near_miss_zero_everywhere_is_dead_not_collapsed():
+    assert_quiet(SLUG, run(falls(151, low=0.0), rms=lambda s: [1.0, 0.0 if s > 150 else 1.0, 1.0]))
+
+
+@pytest.mark.parametrize("kind", ["Embedding", "BatchNorm1d", "LayerNorm"])
+def test_near_miss_embeddings_and_norms(kind):
+    base = layout()
+    shape = dataclasses.replace(base, layers=[dataclasses.replace(x, type=kind) for x in base.layers])
+    assert_quiet(SLUG, run(falls(151), layers=shape))
+
+
+@pytest.mark.parametrize(("shape", "guard"), [([4, 64], "samples"), ([64, 8], "features")])
+def test_near_miss_few_samples_or_features(shape, guard):
+    infos = [LayerInfo(str(i), "Linear", 256, order=i, inputs=[shape], outputs=[shape]) for i in range(3)]
+    assert_quiet(SLUG, run(falls(151), layers=infos))
+    assert_fires(SLUG, run(falls(151), layers=infos), limits={guard: 0}, layer="1")
+
+
+def test_near_miss_warm_up():
+    run_up = run(lambda step: [0.4, 1e-5 if 10 < step <= 200 else 0.4, 0.4], lr=lambda i: 1e-4 * min(i, 160))
+    assert_quiet(SLUG, run_up)
+    assert_fires(SLUG, run_up, limits={"warm_up": 0}, layer="1")
+
+
+def test_stays_open_when_the_good_times_are_forgotten():
+    _, alerts = run_check(SLUG, run(falls(151), steps=2500))
+    assert "resolved" not in {a.state for a in alerts}
+    assert {a.layer for a in alerts} == {"1"}
+
+
+def test_limits():
+    assert_quiet(SLUG, run(falls(151, low=5e-4)), limits={"batch_std": 1e-4})
+    assert_quiet(SLUG, run(falls(151)), limits={"intervals": 6})
+    assert_fires(SLUG, run(falls(151)), limits={"intervals": 1}, by=200)
