@@ -13,6 +13,8 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+import math
+import numbers
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -175,15 +177,20 @@ class Selection:
 def select(limits: Mapping[str, Mapping[str, Any]] | None = None, ignore: Iterable[str] = ()) -> Selection:
     """The checks in force.
 
+    Args:
+        limits: check → limit → number; a whole number where the default is one.
+        ignore: checks that are left out.
+
     Raises:
         ConfigError: an unknown check or limit, with the nearest match, or a value of the wrong type.
     """
     known = all_checks()
     ignored = tuple(dict.fromkeys([ignore] if isinstance(ignore, str) else ignore))
-    for slug in (*ignored, *(limits or {})):
+    overrides = _mapping("limits", limits or {})
+    for slug in (*ignored, *overrides):
         if slug not in known:
             raise ConfigError(f"there is no check {slug!r}{_nearest(slug, known)}")
-    overrides = {slug: dict(values) for slug, values in (limits or {}).items()}
+    overrides = {slug: _mapping(f"limits of check {slug!r}", values) for slug, values in overrides.items()}
     checks = tuple(_override(c, overrides.get(c.slug, {})) for c in known.values() if c.slug not in ignored)
     return Selection(checks=checks, ignored=ignored, overrides=overrides)
 
@@ -213,18 +220,35 @@ def select_known(
     return select(overrides, [slug for slug in ignore if slug in known]), tuple(skipped)
 
 
+def _mapping(what: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{what} must be a mapping, not {value!r}")
+    return dict(value)
+
+
 def _override(check: Check, values: Mapping[str, Any]) -> Check:
-    current = dataclasses.asdict(check.limits)
-    for name, value in values.items():
-        if name not in current:
-            raise ConfigError(f"check {check.slug!r} has no limit {name!r}{_nearest(name, current)}")
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ConfigError(f"limit {name!r} of check {check.slug!r} must be a number, not {value!r}")
     if not values:
         return check
-    return dataclasses.replace(check, limits=dataclasses.replace(check.limits, **values))
+    current = {f.name: getattr(check.limits, f.name) for f in dataclasses.fields(check.limits)}
+    for name in values:
+        if name not in current:
+            raise ConfigError(f"check {check.slug!r} has no limit {name!r}{_nearest(name, current)}")
+    fitted = {n: _fitted(f"limit {n!r} of check {check.slug!r}", current[n], v) for n, v in values.items()}
+    return dataclasses.replace(check, limits=dataclasses.replace(check.limits, **fitted))
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
+def _fitted(what: str, default: float, value: Any) -> float:
+    """The value as a number of the default's kind."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or math.isnan(value):
+        raise ConfigError(f"{what} must be a number, not {value!r}")
+    number = float(value)
+    if not isinstance(default, int):
+        return number
+    if not number.is_integer():
+        raise ConfigError(f"{what} must be a whole number, not {value!r}")
+    return int(number)
+
+
+def _nearest(word: object, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(str(word), list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
