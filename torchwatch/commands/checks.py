@@ -54,17 +54,26 @@ def summary(check: Check) -> dict[str, Any]:
 def _print(checks: list[Check]) -> None:
     from rich.text import Text
 
-    from torchwatch.sinks.lines import SEVERITY_STYLE
+    from torchwatch.sinks.lines import INDENT, SEVERITY_STYLE, show
 
+    out = console()
     rows = [
         (
             Text(c.slug, "bold"),
             Text(c.severity.word, SEVERITY_STYLE[c.severity.word]),
-            c.category.value,
-            ", ".join(sorted(on.value for on in c.when)),
-            ", ".join(c.reads),
+            Text(c.category.value),
+            Text(", ".join(sorted(on.value for on in c.when))),
+            Text(", ".join(c.reads)),
             Text(c.title),
         )
         for c in checks
     ]
-    print_table(console(), ("check", "severity", "category", "when", "reads", "finds"), rows)
+    if out.width >= _WIDE:
+        print_table(out, ("check", "severity", "category", "when", "reads", "finds"), rows)
+        return
+    for slug, severity, category, when, reads, title in rows:
+        show(out, Text("  ").join((slug, severity, category, Text(f"at every {when}", "dim"))))
+        show(out, Text(f"{'':{INDENT}}").append_text(title).append(f" Reads {reads}.", "dim"))
+
+
+_WIDE = 120

@@ -89,8 +89,9 @@ def _print(out: Console, check: Check) -> None:
     print_table(out, ("records", ""), rows)
     _print_limits(out, check)
     if check.snippet:
-        out.print()
-        out.print(Text(check.snippet.rstrip("\n"), "green"), soft_wrap=True)
+        out.print("\nIn code", style="bold")
+        for line in check.snippet.rstrip("\n").splitlines():
+            out.print(Text(f"    {line}", "green"), soft_wrap=True)
 
 
 def _print_limits(out: Console, check: Check) -> None:

@@ -110,11 +110,12 @@ def show(console: Console, text: Text) -> None:
     if not console.is_terminal:
         console.print(text, soft_wrap=True, highlight=False)
         return
-    for line in text.split("\n", allow_blank=False):
+    for line in text.split("\n"):
         indent = max(len(line.plain) - len(line.plain.lstrip(" ")), INDENT)
-        pieces = line.wrap(console, max(console.width - indent, 20)) if len(line) > console.width else [line]
-        for i, piece in enumerate(pieces):
-            console.print(Text(" " * indent if i else "") + piece, soft_wrap=True, highlight=False)
+        margin, body = line[:indent], line[indent:]
+        for piece in body.wrap(console, max(console.width - indent, 20)) or [Text()]:
+            console.print(margin + piece, soft_wrap=True, highlight=False)
+            margin = Text(" " * indent)
 
 
 def count(value: object) -> str:
