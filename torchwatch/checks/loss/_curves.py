@@ -17,19 +17,22 @@ Steps = npt.NDArray[np.int64]
 
 _MOST_INTERVALS = 64
 _EARLY_STEPS = 10
+_BLOCKS = 8
 _MAD_TO_SIGMA = 1.4826  # of a normal distribution
+_UPPER_QUARTILE = 1.1503  # of the absolute value of a standard normal variable
 
 
 class Curve(NamedTuple):
     """The loss per interval, (n,) each: the first interval and the last 64, without those of no finite mean.
 
-    ``error`` is the standard error of the mean: the scatter within the interval over the root of its steps
-    (0 where the scatter is unknown).
+    ``spread`` is the standard deviation of the steps within the interval (0 where it is unknown), ``error``
+    the standard error of the mean: the spread over the root of the number of steps.
     """
 
     first_step: Steps
     last_step: Steps
     mean: Values
+    spread: Values
     error: Values
 
 
@@ -41,23 +44,20 @@ def curve(history: History) -> Curve:
 def _curve(history: History) -> Curve:
     every = history.intervals
     kept = list(every) if len(every) <= _MOST_INTERVALS else [every[0], *every[-_MOST_INTERVALS:]]
-    rows = [(i.first_step, i.last_step, i.loss_mean, _error(i)) for i in kept if _is_finite(i.loss_mean)]
-    columns = list(zip(*rows, strict=True)) or [(), (), (), ()]
+    kept = [i for i in kept if i.loss_mean is not None and math.isfinite(i.loss_mean)]
+    spread = np.array([_spread(i) for i in kept], np.float64)
     return Curve(
-        np.array(columns[0], np.int64),
-        np.array(columns[1], np.int64),
-        np.array(columns[2], np.float64),
-        np.array(columns[3], np.float64),
+        np.array([i.first_step for i in kept], np.int64),
+        np.array([i.last_step for i in kept], np.int64),
+        np.array([i.loss_mean for i in kept], np.float64),
+        spread,
+        spread / np.sqrt([max(1, i.steps) for i in kept]),
     )
 
 
-def _error(interval: Interval) -> float:
-    scatter = interval.loss_std
-    return scatter / math.sqrt(max(1, interval.steps)) if scatter is not None and _is_finite(scatter) else 0.0
-
-
-def _is_finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
+def _spread(interval: Interval) -> float:
+    spread = interval.loss_std
+    return spread if spread is not None and math.isfinite(spread) else 0.0
 
 
 def first_level(history: History) -> float | None:
@@ -115,14 +115,16 @@ def noise(values: Values) -> float:
     """σ of the scatter around a smooth curve; NaN below 5 values.
 
     Each value is compared with the mean of its two neighbours, which takes a linear trend out; for
-    independent noise that difference has a standard deviation of √1.5 σ. Few differences estimate σ badly, so
-    it is enlarged by 2 ⁄ their number.
+    independent noise that difference has a standard deviation of √1.5 σ. The larger one of the estimates by
+    median and upper quartile is taken and enlarged by 2 ⁄ the number of differences, because few of them
+    often look calmer than they are.
     """
     if values.size < 5:
         return math.nan
-    bends = values[1:-1] - (values[:-2] + values[2:]) / 2
-    typical = float(np.median(np.abs(bends)))
-    return _MAD_TO_SIGMA * typical / math.sqrt(1.5) * (1 + 2 / bends.size)
+    bends = np.abs(values[1:-1] - (values[:-2] + values[2:]) / 2)
+    typical, upper = np.quantile(bends, (0.5, 0.75))
+    sigma = max(_MAD_TO_SIGMA * float(typical), float(upper) / _UPPER_QUARTILE)
+    return sigma / math.sqrt(1.5) * (1 + 2 / bends.size)
 
 
 def step_noise(values: Values) -> float:
@@ -134,6 +136,30 @@ def step_noise(values: Values) -> float:
     if values.size < 3:
         return math.nan
     return _MAD_TO_SIGMA * float(np.median(np.abs(np.diff(values)))) / math.sqrt(2)
+
+
+def falls(history: History, first_step: int, last_step: int) -> bool:
+    """Whether the loss falls for certain between two steps: the slope of eight medians."""
+    steps, values = history.series("loss")
+    part = values[np.searchsorted(steps, first_step) : np.searchsorted(steps, last_step, side="right")]
+    part = part[np.isfinite(part)]
+    if part.size < 2 * _BLOCKS:
+        return False
+    medians = np.array([np.median(block) for block in np.array_split(part, _BLOCKS)])
+    return slope(np.arange(_BLOCKS), medians)[2] < 0
+
+
+def most_fallen(losses: Curve, sigmas: float = 2.0) -> float:
+    """How far the loss can have fallen since the first interval, at most, given its noise.
+
+    The smaller one of two upper bounds: from the pooled last third of the intervals, and from the slope.
+    """
+    count = losses.mean.size
+    third = max(1, count // 3)
+    error = math.hypot(float(losses.error[0]), float(np.linalg.norm(losses.error[-third:])) / third)
+    pooled = float(losses.mean[0] - losses.mean[-third:].mean()) + sigmas * error
+    low = slope(np.arange(count), losses.mean, sigmas)[0]
+    return min(pooled, -low * (count - 1))
 
 
 def slope(x: npt.NDArray[np.number], y: Values, z: float = 1.96) -> tuple[float, float, float]:

@@ -28,6 +28,7 @@ from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Seve
 from torchwatch.checks.loss._curves import (
     Curve,
     curve,
+    falls,
     has_signs,
     lr_rose,
     noise,
@@ -74,7 +75,11 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
         start = _start(losses, end)
         if start < 1 or end - start < rises or not _holds(losses, start, end, limits):
             continue
-        if not lr_rose(history, int(losses.last_step[end]), limits.lr_intervals):
+        # A single jump that two intervals share looks like two rises, but after it the loss falls.
+        over = limits.slope_intervals and falls(
+            history, int(losses.first_step[end]), int(losses.last_step[end])
+        )
+        if not over and not lr_rose(history, int(losses.last_step[end]), limits.lr_intervals):
             return [_finding(history, losses, start, limits)]
     return []
 

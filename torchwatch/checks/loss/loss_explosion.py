@@ -32,19 +32,18 @@ from torchwatch.checks.loss._curves import (
     Steps,
     Values,
     curve,
+    falls,
     first_level,
     has_signs,
     lr_rose,
     middle,
     noise,
     scatter,
-    slope,
 )
 from torchwatch.history import History, Series
 from torchwatch.text import number
 
 _LOOK_BACK = 8
-_BLOCKS = 8
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,8 @@ class Limits:
         first_level: guard: critical only above this multiple of the first interval's mean, otherwise a
             warning, and that only from intervals (ratio).
         lr_intervals: guard: a jump this soon after a logged rise of the lr is only noted (intervals).
-        falling: guard: 1 only notes a jump below the first level from which the loss falls again (switch).
+        settle_intervals: guard: a jump below the first level is only noted until so many intervals show it,
+            and where the loss falls again after it (intervals).
     """
 
     ratio: float = 2.0
@@ -72,7 +72,7 @@ class Limits:
     unseen_steps: int = 500
     first_level: float = 1.0
     lr_intervals: int = 2
-    falling: int = 1
+    settle_intervals: int = 2
 
 
 def find(history: History, limits: Limits) -> list[Finding] | NotReady:
@@ -164,8 +164,8 @@ def _between_intervals(history: History, limits: Limits) -> list[Finding] | NotR
         return NotReady(f"needs 2 intervals with a loss, {count} seen")
     signed = has_signs(history)
     for at in range(max(1, count - _LOOK_BACK), count):
-        sigma = _interval_sigma(losses, at)
-        base = float(losses.mean[at - 1])
+        sigma = _interval_sigma(losses, at, signed=signed)
+        base = _base(losses, at)
         trigger = base + limits.sigmas * sigma if signed else limits.ratio * base
         lasting = losses.mean[at:].min() > trigger and losses.mean[at] - base > limits.sigmas * sigma
         if lasting and not (signed and not sigma) and _typical(history, losses, limits) > trigger:
@@ -173,9 +173,15 @@ def _between_intervals(history: History, limits: Limits) -> list[Finding] | NotR
     return []
 
 
-def _interval_sigma(losses: Curve, at: int) -> float:
-    known = [noise(losses.mean[:at]), float(losses.error[at - 1])]
-    return float(np.nanmax(known))
+def _base(losses: Curve, at: int) -> float:
+    """The lower one of the two means before: a jump in mid-interval is split between two."""
+    return float(losses.mean[max(0, at - 2) : at].min())
+
+
+def _interval_sigma(losses: Curve, at: int, *, signed: bool) -> float:
+    """σ of an interval mean; of a single step for a loss with signs, whose level may swing by as much."""
+    typical = losses.spread[at - 1] if signed else losses.error[at - 1]
+    return float(np.nanmax([noise(losses.mean[:at]), float(typical)]))
 
 
 def _typical(history: History, losses: Curve, limits: Limits) -> float:
@@ -189,17 +195,18 @@ def _typical(history: History, losses: Curve, limits: Limits) -> float:
 
 
 def _at_interval(history: History, losses: Curve, at: int, trigger: float, limits: Limits) -> Finding:
-    base, now, first = float(losses.mean[at - 1]), float(losses.mean[-1]), float(losses.mean[0])
+    base, now, first = _base(losses, at), float(losses.mean[-1]), float(losses.mean[0])
     onset = _onset(history, losses, at, trigger)
     restart = lr_rose(history, onset, limits.lr_intervals)
     above = not limits.first_level or now > (limits.first_level * first if first > 0 else first)
     expected = restart and (losses.mean.size - at <= limits.lr_intervals or not above)
-    falling = bool(limits.falling) and not above and _falls(history, onset)
+    early = losses.mean.size - at < limits.settle_intervals
+    falling = bool(limits.settle_intervals) and not above and (early or falls(history, onset, history.step))
     severity = Severity.INFO if expected or falling else Severity.CRITICAL if above else Severity.WARNING
     detail = (
         f"Interval means {number(base)} before step {int(losses.first_step[at])}, then "
         f"{number(float(losses.mean[at]))}, now {number(now)}. First interval {number(first)}."
-        + (" The loss already falls again." if falling else "")
+        + ((" It is too early to tell." if early else " The loss already falls again.") if falling else "")
     )
     signed = has_signs(history)
     return _finding(base, now, onset, severity, detail, trigger, signed=signed, restart=restart)
@@ -209,20 +216,11 @@ def _onset(history: History, losses: Curve, at: int, trigger: float) -> int:
     """First step of the interval after which the loss stayed up, as far as single steps are still known."""
     steps, values = history.series("loss")
     inside = (steps >= losses.first_step[at]) & (steps <= losses.last_step[at])
-    below = np.flatnonzero(values[inside] <= trigger)
-    if not inside.any() or (below.size and below[-1] + 1 == inside.sum()):
+    if not inside.any():
         return int(losses.first_step[at])
-    return int(steps[inside][below[-1] + 1 if below.size else 0])
-
-
-def _falls(history: History, onset: int) -> bool:
-    """Whether the loss since the jump falls for certain: slope of eight medians."""
-    steps, values = history.series("loss")
-    since = values[steps >= onset]
-    if since.size < 2 * _BLOCKS:
-        return False
-    medians = np.array([np.median(part) for part in np.array_split(since, _BLOCKS)])
-    return slope(np.arange(_BLOCKS), medians)[2] < 0
+    # From here to the end there are more steps above the trigger than from anywhere else, less those below.
+    above = np.cumsum(np.where(values[inside] > trigger, 1, -1)[::-1])[::-1]
+    return int(steps[inside][above.argmax()])
 
 
 def _finding(

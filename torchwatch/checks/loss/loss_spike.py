@@ -52,6 +52,7 @@ class Limits:
         first_floor: guard: a spike is at least this share of the first interval's level (share).
         burst: guard: a warning takes as many spikes within ``burst_steps`` (steps).
         burst_steps: steps that make one burst (steps).
+        rare: guard: a spike lies above all but this share of the steps before (share).
         lr_intervals: guard: spikes this soon after a logged rise of the lr are only noted (intervals).
     """
 
@@ -62,7 +63,8 @@ class Limits:
     least_ratio: float = 1.5
     first_floor: float = 0.01
     burst: int = 3
-    burst_steps: int = 10
+    burst_steps: int = 5
+    rare: float = 0.02
     lr_intervals: int = 2
 
 
@@ -111,6 +113,8 @@ def _threshold(history: History, before: Values, limits: Limits, *, signed: bool
     mean = history.intervals[-1].loss_mean if history.intervals else None
     by_mean = limits.mean_ratio * (mean if mean is not None and mean > 0 else float(before.mean()))
     floor = limits.first_floor * (first_level(history) or 0.0)
+    if limits.rare:
+        floor = max(floor, float(np.sort(before)[-1 - int(limits.rare * before.size)]))
     return max(min(by_noise, by_mean), limits.least_ratio * typical, floor)
 
 

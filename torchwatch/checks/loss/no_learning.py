@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
-from torchwatch.checks.loss._curves import Curve, curve, has_signs, plays_against_itself, scatter
+from torchwatch.checks.loss._curves import Curve, curve, has_signs, most_fallen, plays_against_itself
 from torchwatch.history import History
 from torchwatch.records import Layout
 from torchwatch.text import number
@@ -70,16 +70,14 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     first = float(losses.mean[0])
     if not first:
         return []
-    start, start_error = _start(history)
-    level = max(first, start)
-    # Both ends of the comparison are noisy: the first level and the lowest mean after it.
     lowest = 1 + int(losses.mean[1:].argmin())
     best = float(losses.mean[lowest])
-    sigma = math.hypot(start_error if start > first else float(losses.error[0]), float(losses.error[lowest]))
-    fall = level - best
-    if fall > limits.fall * abs(first) and fall > limits.sigmas * sigma:
+    # The lowest of n noisy means lies √(2 ln n) σ low by luck alone.
+    luck = limits.sigmas + math.sqrt(2 * math.log(losses.mean.size - 1)) if limits.sigmas else 0.0
+    sigma = math.hypot(limits.sigmas * float(losses.error[0]), luck * float(losses.error[lowest]))
+    if first - best > max(limits.fall * abs(first), sigma) or _fell_at_once(history, losses, limits):
         return []
-    if limits.precision and limits.sigmas * sigma + max(0.0, fall) > limits.precision * abs(first):
+    if limits.precision and most_fallen(losses) > limits.precision * abs(first):
         return NotReady("the loss is too noisy to tell whether it falls")
     return [_finding(history, losses, best, limits)]
 
@@ -95,13 +93,23 @@ def _too_early(history: History, losses: Curve, limits: Limits) -> str | None:
     return f"needs {limits.steps} steps after warm-up, {steps} seen" if steps < limits.steps else None
 
 
-def _start(history: History) -> tuple[float, float]:
-    """Median of the first ten losses and its error: a fast learner's first interval hides where it began."""
+def _fell_at_once(history: History, losses: Curve, limits: Limits) -> bool:
+    """Whether the very first steps lay certainly above all that followed: the first interval hides that.
+
+    Down to the level of guessing is no learning, only a start that was worse than guessing.
+    """
+    chance = _chance(history.layout)
+    now = float(losses.mean[-1])
+    if not limits.sigmas or (chance and abs(now / chance[1] - 1) < limits.precision):
+        return False
     early = history.first("loss", _START).values
     early = early[np.isfinite(early)]
-    if early.size < _START:
-        return -math.inf, math.inf
-    return float(np.median(early)), 1.25 * scatter(early) / math.sqrt(early.size)
+    falls = [
+        (float(early[:count].mean()) - now) / (float(losses.spread[-1]) / math.sqrt(count) or math.inf)
+        for count in (1, 3, _START)
+        if early.size >= count and float(early[:count].mean()) - now > limits.fall * abs(now)
+    ]
+    return max(falls, default=0.0) > 2 * limits.sigmas
 
 
 def _chance(layout: Layout | None) -> tuple[int, float] | None:

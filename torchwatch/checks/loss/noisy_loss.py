@@ -24,7 +24,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
-from torchwatch.checks.loss._curves import Curve, curve, plays_against_itself, slope, step_noise
+from torchwatch.checks.loss._curves import (
+    Curve,
+    curve,
+    has_signs,
+    most_fallen,
+    plays_against_itself,
+    step_noise,
+)
 from torchwatch.history import History
 from torchwatch.text import number
 
@@ -39,15 +46,15 @@ class Limits:
         ratio: largest scatter over mean within an interval (ratio).
         first_floor: guard: the scatter is held against at least this share of the first level (share).
         warm_up: guard: 1 leaves out the first interval and warm-up (switch).
-        stuck_intervals: intervals without progress for a warning (intervals).
-        stuck_level: guard: for a warning the level is still above this share of the first one (share).
+        stuck_level: for a warning the loss must certainly still be above this share of its first (share).
+        stuck_intervals: guard: for a warning, intervals that must have been seen (intervals).
     """
 
     ratio: float = 0.5
     first_floor: float = 0.1
     warm_up: int = 1
-    stuck_intervals: int = 6
     stuck_level: float = 0.9
+    stuck_intervals: int = 6
 
 
 def find(history: History, limits: Limits) -> list[Finding] | NotReady:
@@ -64,7 +71,7 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     if inside.size < _LEAST_STEPS:
         return NotReady(f"needs {_LEAST_STEPS} steps with a loss in an interval, {inside.size} seen")
     mean, first = float(losses.mean[-1]), float(losses.mean[0])
-    if mean <= 0:
+    if mean <= 0 or has_signs(history):
         return []
     level = max(mean, limits.first_floor * first)
     noise = step_noise(inside)
@@ -89,15 +96,10 @@ def _finding(history: History, losses: Curve, noise: float, level: float, limits
 
 
 def _is_stuck(losses: Curve, limits: Limits) -> bool:
-    """Whether the interval means stand still, and that close to where they started."""
-    count = limits.stuck_intervals
-    if losses.mean.size <= count or count < 1:
+    """Whether the loss cannot have come far down, however much its noise hides."""
+    if losses.mean.size <= limits.stuck_intervals:
         return False
-    recent = losses.mean[-count:]
-    return (
-        slope(np.arange(count), recent)[2] >= 0
-        and float(np.median(recent)) > limits.stuck_level * losses.mean[0]
-    )
+    return most_fallen(losses) < (1 - limits.stuck_level) * float(losses.mean[0])
 
 
 CHECK = Check(
