@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torchwatch.watcher import Watcher
 
-    Start = Callable[..., Watcher]  # (model, declare={…})
+    Start = Callable[[nn.Module], Watcher]
 
 
 @torch.no_grad()
@@ -99,7 +99,7 @@ def gan(start: Start) -> None:
     of_generator = torch.optim.Adam(generator.parameters(), lr=5e-4, betas=(0.5, 0.999))
     of_discriminator = torch.optim.Adam(discriminator.parameters(), lr=5e-4, betas=(0.5, 0.999))
     judge = functional.binary_cross_entropy_with_logits
-    with start(model, declare={"adversarial": True}) as watch:
+    with start(model) as watch:
         for _ in range(15):
             for x, _ in split.batches(64):
                 real, ones, zeros = x.flatten(1), torch.ones(len(x), 1), torch.zeros(len(x), 1)
@@ -158,7 +158,7 @@ def fine_tuning(start: Start) -> None:
     model = nn.Sequential(features, nn.Linear(512, 10))
     optimizer = torch.optim.AdamW(filter(lambda p: p.requires_grad, model.parameters()), lr=1e-3)
     others = _only(split, split.y >= 5, split.val_y >= 5)
-    with start(model, declare={"fine_tuning": True}) as watch:
+    with start(model) as watch:
         for _ in range(16):
             for x, y in watch.batches(others.batches(32)):
                 loss = functional.cross_entropy(model(x), y)

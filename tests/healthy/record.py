@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -36,8 +36,8 @@ TRAININGS: Mapping[str, Callable[[images.Start], None]] = MappingProxyType(
 def record(training: Callable[[images.Start], None], path: Path, seed: int) -> None:
     """Run a training under a Watcher that writes to ``path``; RNG and thread count are put back."""
 
-    def start(model: nn.Module, declare: Mapping[str, Any] | None = None) -> Watcher:
-        return Watcher(model, path, config=WatchConfig(terminal=False, declare=declare or {}))
+    def start(model: nn.Module) -> Watcher:
+        return Watcher(model, path, config=WatchConfig(terminal=False))
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

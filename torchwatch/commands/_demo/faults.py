@@ -68,7 +68,7 @@ HEALTHY = Recipe()
 
 _SHIFT_STEP = 150
 _GROWTH_STEP = 150
-_DELAY_S = 0.0003
+_DELAY_S = 0.0005
 
 FAULTS: Mapping[str, Fault] = MappingProxyType(
     {
@@ -77,13 +77,13 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
             recipe=Recipe(bias_shift=(_SHIFT_STEP, "conv3", -20.0)),
             roots=("dead-units",),
             layers=("relu3", "head"),
-            onset=(_SHIFT_STEP - 10, _SHIFT_STEP + 50),
+            onset=(_SHIFT_STEP - 10, _SHIFT_STEP + 10),
         ),
         "missing-zero-grad": Fault(
             planted="optimizer.zero_grad() is never called, so gradients pile up",
             recipe=Recipe(zero_grad=False),
             roots=("missing-zero-grad",),
-            onset=(1, 10),
+            onset=(1, 5),
         ),
         "exploding-lr": Fault(
             planted=f"from step {_GROWTH_STEP} on each step multiplies the lr by 1,000 (0.999 was meant)",
@@ -92,7 +92,7 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
                 "parameter-nonfinite", "gradient-nonfinite", "loss-nonfinite", "exploding-gradients",
                 "loss-explosion",
             ),
-            onset=(_GROWTH_STEP, _GROWTH_STEP + 20),
+            onset=(_GROWTH_STEP, _GROWTH_STEP + 5),
         ),
         "overfit": Fault(
             planted="100 training images, no dropout, no weight decay, 80 epochs",
@@ -100,26 +100,26 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
                 epochs=80, train_images=100, batch_size=20, dropout=0.0, weight_decay=0.0, cosine=False
             ),
             roots=("overfitting",),
-            onset=(50, 400),
+            onset=(50, 200),
         ),
         "forgotten-parameters": Fault(
             planted="the optimizer is not given the parameters of conv2",
             recipe=Recipe(forgotten="conv2"),
             roots=("unoptimized-parameters",),
             layers=("conv2",),
-            onset=(1, 20),
+            onset=(1, 5),
         ),
         "memory-leak": Fault(
             planted="validation runs without torch.no_grad() and keeps its losses, each with its whole graph",
             recipe=Recipe(epochs=40, keep_graphs=True),
             roots=("memory-growth",),
-            onset=(1, 920),
+            onset=(1, 200),
         ),
         "slow-loader": Fault(
             planted=f"reading an image takes {1000 * _DELAY_S:g} ms, and no worker reads ahead",
             recipe=Recipe(epochs=6, delay_s=_DELAY_S),
             roots=("input-bound",),
-            onset=(1, 138),
+            onset=(1, 30),
         ),
     }
 )  # fmt: skip
