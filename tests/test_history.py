@@ -229,6 +229,17 @@ def test_a_column_in_which_nothing_was_measured_was_not_seen():
     assert not history.seen("grad_norms")
 
 
+def test_first_bad_is_where_the_present_stretch_of_bad_rows_began():
+    rows = [[1.0, None], [math.nan, 1.0], [1.0, 2.0], [3.0, math.inf], *[[math.nan, math.nan]] * 200]
+    history = history_of(records(steps=204, layers=["a", "b"], columns={"grad_norms": lambda n: rows[n - 1]}))
+    found = history.first_bad("grad_norms")
+    assert found is not None
+    assert (found[0], found[1].tolist()) == (4, [3.0, math.inf])
+    history.add(Step(step=205, grad_norms=np.float32([1, 2])))
+    assert history.first_bad("grad_norms") is None
+    assert history.first_bad("weight_norms") is None
+
+
 @given(st.lists(st.lists(st.one_of(st.none(), st.floats(width=32)), min_size=3, max_size=3), min_size=1))
 def test_median_of_finite_is_numpys_entry_by_entry(rows):
     values = np.stack([missing_column(3) for _ in rows])
