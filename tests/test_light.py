@@ -52,7 +52,7 @@ def test_import_is_under_50_ms_and_without_torch_or_numpy() -> None:
         ["checks"],
         ["explain", "overfitting"],
     ],
-    ids=lambda arguments: " ".join(arguments),
+    ids=" ".join,
 )
 def test_reading_never_loads_torch(arguments: list[str], tmp_path: Path) -> None:
     run = write_run(tmp_path / "run.jsonl", whole_run())
