@@ -6,8 +6,7 @@ Only ``Exception`` is caught: KeyboardInterrupt, SystemExit and GeneratorExit be
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 
 class Guard:
@@ -28,13 +27,9 @@ class Guard:
         """Whether the collector failed too often and is not called any more."""
         return collector in self.off
 
-    @contextmanager
-    def __call__(self, collector: str) -> Iterator[None]:
-        """Run the body; an ``Exception`` in it is counted and swallowed."""
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 - the whole point: a guest never breaks its host
-            self.failed(collector, error)
+    def __call__(self, collector: str) -> _Guarded:
+        """A context whose ``Exception`` is counted and swallowed."""
+        return _Guarded(self, collector)
 
     def failed(self, collector: str, error: Exception) -> None:
         """Count a failure; at the allowed number the collector is off and that is said once."""
@@ -45,3 +40,21 @@ class Guard:
         place = f" at {where[0].name}:{where[0].lineno}" if where else ""
         self.off[collector] = f"{type(error).__name__}: {error}{place}"
         self._say(collector, f"{collector} switched off after {count} failures: {self.off[collector]}")
+
+
+class _Guarded:
+    """A class rather than a generator: a step enters several of these."""
+
+    __slots__ = ("_collector", "_guard")
+
+    def __init__(self, guard: Guard, collector: str) -> None:
+        self._guard, self._collector = guard, collector
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, Exception):
+            self._guard.failed(self._collector, error)
+            return True
+        return False

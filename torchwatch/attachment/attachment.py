@@ -81,6 +81,7 @@ class Attachment:
             self.wiring,
             self.activations,
         )
+        self._moments = {m: _overriding(self.probes, m) for m in ("gradients", "before_step", "after_step")}
         merged = (self.clipping, self.activations)
         self.steps = StepBuilder(self.sampled, loss, merged, guard, self._emit, clock)
         self._emit_item = emit
@@ -261,11 +262,14 @@ class Attachment:
     ) -> None:
         if _torch.being_transformed():
             return
+        off = self.guard.off
         with Quiet():
-            for probe in self.probes:
-                if not self.guard.is_off(probe.name):
-                    with self.guard(probe.name):
-                        getattr(probe, moment)(frame, optimizer, held)
+            for name, measure in self._moments[moment]:
+                if name not in off:
+                    try:
+                        measure(frame, optimizer, held)
+                    except Exception as error:  # noqa: BLE001 - what the guard's context does, on a hot path
+                        self.guard.failed(name, error)
 
     def _foreign_step(self, optimizer: torch.optim.Optimizer) -> None:
         """An optimizer without watched parameters: a record only if ours never stepped and gradients moved.
@@ -350,3 +354,9 @@ class Attachment:
         if not self._own_seen:
             coverage["updates"] = coverage["learning_rate"] = "no optimizer seen"
         return coverage
+
+
+def _overriding(probes: tuple[Probe, ...], moment: str) -> list[tuple[str, Callable[..., None]]]:
+    """Names and methods of the probes that do something at a moment."""
+    inherited = getattr(Probe, moment)
+    return [(p.name, getattr(p, moment)) for p in probes if getattr(type(p), moment) is not inherited]

@@ -8,8 +8,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,12 +23,24 @@ if TYPE_CHECKING:
 Reference = weakref.ref["Attachment"]
 
 
-@contextmanager
-def _timed(me: Attachment, collector: str) -> Iterator[None]:
-    started = me.clock()
-    with me.guard(collector):
-        yield
-    me.steps.spent(me.clock() - started)
+class _Timed:
+    """Counts our time in the training thread and keeps our failures out of it. A class: it runs per hook."""
+
+    __slots__ = ("_collector", "_me", "_started")
+
+    def __init__(self, me: Attachment, collector: str) -> None:
+        self._me, self._collector = me, collector
+
+    def __enter__(self) -> None:
+        self._started = self._me.clock()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        me = self._me
+        me.steps.spent(me.clock() - self._started)
+        if isinstance(error, Exception):
+            me.guard.failed(self._collector, error)
+            return True
+        return False
 
 
 def forward_hook(reference: Reference) -> Callable[..., None]:
@@ -40,7 +51,7 @@ def forward_hook(reference: Reference) -> Callable[..., None]:
             return
         me = reference()
         if me is not None and me.here:
-            with _timed(me, "forward"):
+            with _Timed(me, "forward"):
                 me.forward(module, args, output)
 
     return hook
@@ -52,7 +63,7 @@ def gradient_hook(reference: Reference, index: int, seen: Seen) -> Callable[[tor
     def hook(_: torch.Tensor) -> None:
         me = reference()
         if me is not None and me.here:
-            with _timed(me, "activations"):
+            with _Timed(me, "activations"):
                 me.gradient_arrived(index, seen)
 
     return hook
@@ -64,7 +75,7 @@ def pass_hook(reference: Reference, number: int) -> Callable[[torch.Tensor], Non
     def hook(_: torch.Tensor) -> None:
         me = reference()
         if me is not None and me.here:
-            with _timed(me, "activations"), Quiet():
+            with _Timed(me, "activations"), Quiet():
                 me.activations.commit_pass(number)
 
     return hook
@@ -87,7 +98,7 @@ def before_hook(reference: Reference) -> Callable[..., None]:
     def hook(optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         me = _stepping(reference)
         if me is not None:
-            with _timed(me, "step"):
+            with _Timed(me, "step"):
                 me.before_step(optimizer, closure=_has_closure(args, kwargs))
 
     return hook
@@ -99,7 +110,7 @@ def after_hook(reference: Reference) -> Callable[..., None]:
     def hook(optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         me = _stepping(reference)
         if me is not None:
-            with _timed(me, "step"):
+            with _Timed(me, "step"):
                 me.after_step(optimizer, closure=_has_closure(args, kwargs))
 
     return hook
