@@ -19,6 +19,7 @@ from torchwatch.config import WatchConfig
 from torchwatch.patient import Patient
 
 Slot = int
+_NUMPY = (torch.float32, torch.float64)
 Values = npt.NDArray[np.float64]
 
 
@@ -90,12 +91,15 @@ class Frame:
         """Every deferred tensor as a flat float64 array, by slot. Recorder thread only."""
         result: list[Values] = []
         offset = 0
-        for tensor in self._tensors:
+        for deferred in self._tensors:
+            tensor = deferred.detach()
             if tensor.device.type == "cuda" and self._host is not None:
                 result.append(self._host[offset : offset + tensor.numel()].numpy())
                 offset += tensor.numel()
             else:
-                result.append(tensor.detach().reshape(-1).to("cpu", torch.float64).numpy())
+                if tensor.dtype not in _NUMPY or tensor.device.type != "cpu":
+                    tensor = tensor.to("cpu", torch.float64)
+                result.append(tensor.numpy().reshape(-1).astype(np.float64))
         return result
 
 

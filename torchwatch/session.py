@@ -166,7 +166,7 @@ class Session:
             self._mark("epoch", {})
         self.recorder.stop(outcome)
         problem = self.recorder.writer.problem
-        if problem is not None and not self.recorder.writer.complete:
+        if problem is not None and not self.recorder.writer.complete and outcome.status == "finished":
             warnings.warn(f"torchwatch: {problem}", RuntimeWarning, stacklevel=4)
 
     @staticmethod

@@ -39,6 +39,8 @@ from torchwatch.records import (
 from torchwatch.runfile import RunWriter
 
 _HINT_STEPS = 20
+_LONGEST_LINE = 256
+_SHORTEST_PAUSE_S = 0.01
 _UNSEEN = "loss not seen in {steps} steps: call watch.log(loss=loss)"
 
 
@@ -147,9 +149,13 @@ class Recorder:
     # ------------------------------------------------------------------ the thread
 
     def _run(self) -> None:
+        pause = self.config.flush_s
         while self._outcome is None:
-            self._wake.wait(self.config.flush_s)
+            self._wake.wait(pause)
+            started = time.perf_counter()
             self._guarded(self._tick)
+            # On a loop that outruns the recorder, pause a little all the same: the training needs the GIL.
+            pause = max(self.config.flush_s - (time.perf_counter() - started), _SHORTEST_PAUSE_S)
         self._guarded(self._tick)
         self._guarded(self._finish)
 
@@ -167,15 +173,18 @@ class Recorder:
         waiting = sum(isinstance(item, Frame) for item in tuple(self._queue))
         fast = waiting / elapsed > self.config.fast_steps_per_s
         steps: list[Step] = []
-        while self._queue and not self._abandoned:
+        for _ in range(len(self._queue)):  # what comes while this runs waits for the next tick
             item = self._queue[0]
+            if self._abandoned:
+                break
             if isinstance(item, (Frame, Mark)) and not _ready(item, wait=self._outcome is not None):
                 break
             self._queue.popleft()
             if isinstance(item, Frame):
                 steps.append(step_of(item, self._probes, self._say))
-                if len(steps) >= self._intervals.room:
+                if len(steps) >= min(self._intervals.room, _LONGEST_LINE):
                     self._take_steps(steps, fast=fast)
+                    self._flush()
                     steps = []
             else:
                 self._take_steps(steps, fast=fast)
