@@ -8,7 +8,7 @@ from tests.helpers_cli import call
 from tests.helpers_runs import HOSTILE, faulty_run, hostile_run, is_harmless, whole_run, write_run
 
 PROGRESS = (
-    "step 100 · epoch 0 · loss 0.12 · 320 samples/s · 512.0 MB · GPU 2.0 GB · 10.2 s"
+    "step 100 · epoch 0 · loss 0.12 · 320 samples/s · RAM 512.0 MB · GPU 2.0 GB · 10.2 s"
     " · val_loss 0.5 · val_accuracy 0.9"
 )
 

@@ -60,7 +60,9 @@ def test_recorded_alerts_come_first_then_progress_every_five_seconds(
 
 def test_no_follow_ends_with_where_it_is(unfinished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = call(monkeypatch, "tail", unfinished, "--no-follow")
-    assert shown.out.splitlines()[-2].startswith("step 100 · epoch 0 · loss 0.12 · 320 samples/s · 512.0 MB")
+    assert shown.out.splitlines()[-2].startswith(
+        "step 100 · epoch 0 · loss 0.12 · 320 samples/s · RAM 512.0 MB"
+    )
     assert re.search(r"no end recorded: last line .* ago, so the run goes on, hangs or was killed", shown.out)
 
 

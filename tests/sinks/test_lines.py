@@ -126,3 +126,8 @@ def test_any_text_is_shown_escaped(text: str) -> None:
     assert is_harmless(end_text(end).plain)
     assert is_harmless(header_text(header(name=text, model=text)).plain)
     assert is_harmless(rendered([alert(title=text, layer=text, fix=text)], terminal=True), colours=True)
+
+
+def test_onset_is_not_repeated_when_the_title_names_it() -> None:
+    line = alert_text(alert(title="Loss is NaN since step 50", step=60, since_step=50), fix=False).plain
+    assert line.endswith("Loss is NaN since step 50")

@@ -17,7 +17,7 @@ def after(*records: Record) -> Progress:
 def test_whole_run_in_one_line() -> None:
     line = after(*whole_run()).line()
     assert line == (
-        "step 100 · epoch 0 · loss 0.12 · 320 samples/s · 512.0 MB · GPU 2.0 GB · 10.2 s · 1 warning"
+        "step 100 · epoch 0 · loss 0.12 · 320 samples/s · RAM 512.0 MB · GPU 2.0 GB · 10.2 s · 1 warning"
         " · val_loss 0.5 · val_accuracy 0.9"
     )
 

@@ -212,6 +212,7 @@ def _aside(alert: Alert) -> str:
     parts = []
     if isinstance(alert.value, float) and alert.metric and number(alert.value) not in str(alert.title):
         parts.append(f"{printable(alert.metric, 40)} {number(alert.value)}")
-    if alert.since_step != alert.step and alert.state != "resolved":
-        parts.append(f"since step {count(alert.since_step)}")
+    since = f"step {count(alert.since_step)}"
+    if alert.since_step != alert.step and alert.state != "resolved" and since not in str(alert.title):
+        parts.append(f"since {since}")
     return f" ({', '.join(parts)})" if parts else ""

@@ -85,7 +85,7 @@ class Progress:
             parts.append(f"{_rate(self.samples_per_s)} samples/s")
         elif self.steps_per_s is not None:
             parts.append(f"{_rate(self.steps_per_s)} steps/s")
-        parts += [size(self.rss_bytes)] if self.rss_bytes else []
+        parts += [f"RAM {size(self.rss_bytes)}"] if self.rss_bytes else []
         parts += [f"GPU {size(self.cuda_bytes)}"] if self.cuda_bytes else []
         parts.append(duration(self.time_s))
         parts += self._open_issues() if issues else []
