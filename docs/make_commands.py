@@ -37,9 +37,8 @@ def page() -> str:
 
 def _section(name: str, module: str, line: str) -> str:
     command: click.Command = importlib.import_module(module).command
-    context = click.Context(
-        command, info_name=f"torchwatch {name}", max_content_width=100, terminal_width=100
-    )
+    settings = {"max_content_width": 100, "terminal_width": 100, "help_option_names": ["-h", "--help"]}
+    context = click.Context(command, info_name=f"torchwatch {name}", **settings)
     shown = "\n".join(row.rstrip() for row in command.get_help(context).splitlines())
     return f"## {name}\n\n{line}\n\n```text\n{shown}\n```\n"
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from torchwatch.records import Alert, Note, RunHeader
-from torchwatch.text import band, duration, number, printable
+from torchwatch.text import band, duration, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -209,10 +209,8 @@ def rank_of(severity: object) -> int:
 
 
 def _aside(alert: Alert) -> str:
-    parts = []
-    if isinstance(alert.value, float) and alert.metric and number(alert.value) not in str(alert.title):
-        parts.append(f"{printable(alert.metric, 40)} {number(alert.value)}")
+    """The onset, unless it is now or the title names it."""
     since = f"step {count(alert.since_step)}"
-    if alert.since_step != alert.step and alert.state != "resolved" and since not in str(alert.title):
-        parts.append(f"since {since}")
-    return f" ({', '.join(parts)})" if parts else ""
+    if alert.since_step == alert.step or alert.state == "resolved" or since in alert.title:
+        return ""
+    return f" (since {since})"
