@@ -75,7 +75,7 @@ def test_layers_are_listed_worst_first():
         LayerInfo("b", "ReLU", order=1, inputs=shape, outputs=shape),
         LayerInfo("head", "Linear", 1024, order=2, inputs=shape, outputs=shape),
     ]
-    dead = {"activations.dead_fraction": lambda n: [0.2, 0.9, 0.0]}
+    dead = {"activations.dead_fraction": lambda n: [0.45, 0.9, 0.0]}
     diagnosis = diagnose(recorded(records(loss=1.0, steps=200, samples=64, layers=layers, columns=dead)))
     assert [(x.layer, x.type, x.score, x.issues) for x in diagnosis.layers] == [
         ("b", "ReLU", 7, ("dead-units",)),

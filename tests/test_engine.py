@@ -296,6 +296,20 @@ def test_the_explanation_tells_what_where_since_when_why_and_what_to_do():
     )
 
 
+def test_the_explanation_names_what_was_wrong_before():
+    def explained(*checks: Check) -> str:
+        header = RunHeader(run_id="a", config={"interval_steps": 20})
+        engine, _ = run(*checks, check("loss", between(60, 70), cause=Cause.LOSS), header=header)
+        return engine.incidents[-1].explanation
+
+    wiring = {"cause": Cause.WIRING}
+    words = "It began while something earlier was wrong: wiring (since step 2)."
+    assert words in explained(check("wiring", between(10, 90, since=2), **wiring))
+    assert words not in explained(check("wiring", between(10, 50, since=2), **wiring)), "over by then"
+    assert words not in explained(check("wiring", between(10, 90, since=2), cause=Cause.OTHER)), "no cause"
+    assert words not in explained(check("wiring", between(10, 90, since=2), severity=INFO, **wiring))
+
+
 # ------------------------------------------------------------------------------------- when to look
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from torchwatch.check import Check, Finding, NotReady, On, Selection, Severity, select_known
-from torchwatch.engine.incidents import CLOSE_STEPS, Group, Incident
+from torchwatch.engine.incidents import Incident, Incidents
 from torchwatch.engine.issues import Issue
 from torchwatch.engine.score import health_score
 from torchwatch.history import History
@@ -61,7 +61,7 @@ class Engine:
         self._selection = selection
         self._by_event = {on: [c for c in selection.checks if on in c.when] for on in On}
         self._issues: dict[str, dict[str | None, Issue]] = {}
-        self._groups: list[Group] = []
+        self._incidents = Incidents()
         self._moved: list[Issue] = []
         self._due: list[Issue] = []
         self._started = False
@@ -105,12 +105,12 @@ class Engine:
     def issues(self) -> list[Alert]:
         """Every issue as it stands, at its worst severity: worst first, then by onset."""
         found = sorted(self._all_issues(), key=lambda i: (-i.worst_severity, i.since_step))
-        return [i.summary(self._groups[i.incident - 1].explanation()) for i in found]
+        return [i.summary(self._incidents.explanation(i)) for i in found]
 
     @property
     def incidents(self) -> list[Incident]:
         """Issues grouped under their root, in the order in which the incidents were noticed."""
-        return [g.summary() for g in self._groups]
+        return self._incidents.summaries()
 
     def health_score(self) -> int:
         """100 to 0; each check counts once at its worst severity, resolved or not."""
@@ -196,29 +196,12 @@ class Engine:
         self._due += [issue for issue in issues.values() if issue.due is not None]
 
     def _regroup(self) -> None:
-        """Give new issues their incident and find the roots of changed incidents again."""
-        touched = {}
-        for issue in self._moved:
-            if not issue.incident:
-                self._nearest_group(issue).add(issue)
-            touched[issue.incident] = self._groups[issue.incident - 1]
-        self._moved = []
-        for group in touched.values():
-            for issue in group.choose_root():
-                if issue.due is None:
-                    issue.due = "updated" if issue.open else "resolved"
-                    self._due.append(issue)
-
-    def _nearest_group(self, issue: Issue) -> Group:
-        """The incident with the nearest onset; a new one where none is near enough."""
-        near = max(CLOSE_STEPS, self._interval_steps())
-        since = issue.since_step
-        distances = ((g.distance(since), g.id) for g in self._groups)
-        distance, number = min(distances, default=(near + 1, 0))
-        if distance <= near:
-            return self._groups[number - 1]
-        self._groups.append(Group(len(self._groups) + 1))
-        return self._groups[-1]
+        """Give new issues their incident; an issue whose root flag changed has something to tell."""
+        moved, self._moved = self._moved, []
+        for issue in self._incidents.place(moved, self._interval_steps()):
+            if issue.due is None:
+                issue.due = "updated" if issue.open else "resolved"
+                self._due.append(issue)
 
     def _interval_steps(self) -> int:
         """Length of an interval: the longer of the last two, since an epoch's last one is a remainder."""
@@ -232,7 +215,7 @@ class Engine:
             return []
         due, self._due = sorted(self._due, key=lambda i: (not i.root, i.check.slug)), []
         step, epoch = self.history.step, self.history.epoch
-        return [i.line(step, epoch, self._groups[i.incident - 1].explanation()) for i in due]
+        return [i.line(step, epoch, self._incidents.explanation(i)) for i in due]
 
     def _all_issues(self) -> Iterable[Issue]:
         return (issue for slug in sorted(self._issues) for issue in self._issues[slug].values())

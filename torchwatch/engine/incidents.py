@@ -71,21 +71,67 @@ class Group:
             issue.root = issue is best
         return changed
 
-    def explanation(self) -> str:
-        """What happened, in one paragraph."""
-        assert self.root is not None
-        return explain(self.root, [m for m in self.by_onset() if m is not self.root])
+    def symptoms(self) -> list[Issue]:
+        """The other members, earliest onset first, then in the order of :func:`_rank`."""
+        others = (m for m in self.members if m is not self.root)
+        return sorted(others, key=lambda m: (m.since_step, *_rank(m)))
 
-    def by_onset(self) -> list[Issue]:
-        """Members, earliest onset first, then in the order of :func:`_rank`."""
-        return sorted(self.members, key=lambda m: (m.since_step, *_rank(m)))
 
-    def summary(self) -> Incident:
-        """The incident as a value."""
-        assert self.root is not None
-        text = self.explanation()
-        symptoms = tuple(m.summary(text) for m in self.by_onset() if m is not self.root)
-        return Incident(self.id, self.root.summary(text), symptoms, text)
+class Incidents:
+    """All incidents of a run, numbered from 1 in the order in which they were noticed."""
+
+    def __init__(self) -> None:
+        self._groups: list[Group] = []
+
+    def place(self, moved: Sequence[Issue], interval_steps: int) -> list[Issue]:
+        """Give new issues their incident; the issues whose root flag changed.
+
+        Args:
+            moved: issues that are new, or whose onset or worst severity changed.
+            interval_steps: length of an interval (steps).
+        """
+        touched = {}
+        for issue in moved:
+            if not issue.incident:
+                self._nearest(issue, max(CLOSE_STEPS, interval_steps)).add(issue)
+            touched[issue.incident] = self._groups[issue.incident - 1]
+        return [issue for group in touched.values() for issue in group.choose_root()]
+
+    def explanation(self, issue: Issue) -> str:
+        """What happened in an issue's incident, in one paragraph."""
+        group = self._groups[issue.incident - 1]
+        assert group.root is not None
+        return explain(group.root, group.symptoms(), self._before(group.root))
+
+    def summaries(self) -> list[Incident]:
+        """The incidents as values."""
+        result = []
+        for group in self._groups:
+            assert group.root is not None
+            text = self.explanation(group.root)
+            symptoms = tuple(s.summary(text) for s in group.symptoms())
+            result.append(Incident(group.id, group.root.summary(text), symptoms, text))
+        return result
+
+    def _nearest(self, issue: Issue, near: int) -> Group:
+        """The incident with the nearest onset; a new one where none is near enough."""
+        distances = ((g.distance(issue.since_step), g.id) for g in self._groups)
+        distance, number = min(distances, default=(near + 1, 0))
+        if distance <= near:
+            return self._groups[number - 1]
+        self._groups.append(Group(len(self._groups) + 1))
+        return self._groups[-1]
+
+    def _before(self, root: Issue) -> list[Issue]:
+        """Roots that began earlier, stand earlier in the causal order, and were there at its onset."""
+        roots = (g.root for g in self._groups if g.root is not None)
+        return [
+            other
+            for other in roots
+            if other.worst_severity > Severity.INFO
+            and other.check.cause < root.check.cause
+            and other.since_step < root.since_step <= other.last_step
+        ]
 
 
 def _rank(issue: Issue) -> tuple[bool, int, int, int, str, str]:
@@ -100,14 +146,16 @@ def _rank(issue: Issue) -> tuple[bool, int, int, int, str, str]:
     )
 
 
-def explain(root: Issue, symptoms: Sequence[Issue]) -> str:
-    """One plain paragraph: since when, where, what, the likely cause, what to do, what followed."""
+def explain(root: Issue, symptoms: Sequence[Issue], before: Sequence[Issue] = ()) -> str:
+    """One plain paragraph: since when, where, what, the likely cause, what to do, what came with it."""
     finding = root.peak
-    where = "" if root.layer is None else f" in layer {root.layer or 'of the model itself'}"
+    where = "" if root.layer is None else f" in layer {root.layer}" if root.layer else " in the model itself"
     sentences = [f"Since step {root.since_step}{where}: {_sentence(finding.title)}"]
     if finding.detail:
         sentences.append(_sentence(finding.detail))
     sentences.append(f"The likely cause is {_CAUSES[root.check.cause]}.")
+    if before:
+        sentences.append(f"It began while something earlier was wrong: {_listed(before)}.")
     fix = root.check.fix if finding.fix is None else finding.fix
     if fix:
         sentences.append(f"What to do: {_sentence(fix)}")
