@@ -111,7 +111,7 @@ def _glyphs() -> frozenset[int]:
 
 @contextmanager
 def themed(theme: Theme) -> Iterator[None]:
-    """Inside, new figures have the theme's colours and text is never read as mathematics."""
+    """Inside, figures have the theme's colours, text is never mathematics, and overflow is no warning."""
     import matplotlib as mpl
     from matplotlib import rcsetup
 
@@ -148,7 +148,7 @@ def themed(theme: Theme) -> Iterator[None]:
         "ytick.color": theme.muted,
         "ytick.labelsize": 8,
     }
-    with mpl.rc_context():
+    with mpl.rc_context(), np.errstate(all="ignore"):
         mpl.rcdefaults()
         mpl.rcParams.update(settings)
         yield

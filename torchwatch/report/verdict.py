@@ -41,8 +41,8 @@ def judge(found: Collected, diagnosis: Diagnosis) -> Verdict:
 
 
 def counted(number: int, word: str) -> str:
-    """``no warning``, ``1 warning``, ``3 warnings``."""
-    return f"no {word}" if not number else f"{number} {word}" if number == 1 else f"{number} {word}s"
+    """``no step``, ``1 step``, ``3,000 steps``."""
+    return f"no {word}" if not number else f"1 {word}" if number == 1 else f"{number:,} {word}s"
 
 
 def _tone(status: str, worst: Counter[str], steps: int) -> str:
@@ -103,7 +103,5 @@ def _remarks(found: Collected, diagnosis: Diagnosis) -> tuple[str, ...]:
     elif found.dropped:
         said.append(f"Under pressure the recorder dropped details of {counted(found.dropped, 'step')}.")
     if diagnosis.torn_lines:
-        said.append(
-            f"{counted(diagnosis.torn_lines, 'torn line').capitalize()} could not be read and were skipped."
-        )
+        said.append(f"Skipped as unreadable: {counted(diagnosis.torn_lines, 'torn line')}.")
     return tuple(said)
