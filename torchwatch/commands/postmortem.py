@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from torchwatch.commands._shared import Waiting, json_option, run_argument
+from torchwatch.commands._shared import Waiting, json_option, print_json_text, run_argument
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,7 @@ def command(run: str, *, out: Path | None, as_json: bool) -> None:
     report = _read(run)
     paths = write_report(report, out if out is not None else default_directory(Path(run)), say)
     if as_json:
-        click.echo(render(report).decode(), nl=False)
+        print_json_text(render(report))
         return
     for path in paths:
         click.echo(str(path))
