@@ -10,12 +10,13 @@ import orjson
 import pytest
 
 import torchwatch
-from tests.helpers_checks import records
+from tests.helpers_checks import layout, records
 from torchwatch.check import select
-from torchwatch.diagnosis import diagnose
+from torchwatch.diagnosis import LayerHighlight, diagnose
+from torchwatch.diagnosis.judge import highlights
 from torchwatch.engine import Engine
 from torchwatch.errors import ConfigError, NotARunFile
-from torchwatch.records import Alert, End, LayerInfo, Note, Record, RunHeader, Unknown, encode
+from torchwatch.records import Alert, End, Note, Record, RunHeader, Unknown, encode
 
 
 def recorded(body: list[Record], *, end: End | None = None, **header: Any) -> list[Record]:
@@ -69,18 +70,19 @@ def test_a_diagnosis_says_what_was_wrong():
 
 
 def test_layers_are_listed_worst_first():
-    shape = [[64, 32]]
-    layers = [
-        LayerInfo("a", "ReLU", order=0, inputs=shape, outputs=shape),
-        LayerInfo("b", "ReLU", order=1, inputs=shape, outputs=shape),
-        LayerInfo("head", "Linear", 1024, order=2, inputs=shape, outputs=shape),
-    ]
-    dead = {"activations.dead_fraction": lambda n: [0.45, 0.9, 0.0]}
-    diagnosis = diagnose(recorded(records(loss=1.0, steps=200, samples=64, layers=layers, columns=dead)))
-    assert [(x.layer, x.type, x.score, x.issues) for x in diagnosis.layers] == [
-        ("b", "ReLU", 7, ("dead-units",)),
-        ("a", "ReLU", 2, ("dead-units",)),
-    ]
+    issues = (
+        Alert(check="a", severity="critical", layer="0"),
+        Alert(check="b", severity="warning", layer="gone"),
+        Alert(check="b", severity="info", layer="1"),
+        Alert(check="c", severity="warning", layer="1"),
+        Alert(check="d", severity="critical"),
+    )
+    assert highlights(issues, layout()) == (
+        LayerHighlight("0", "Linear", 20, ("a",)),
+        LayerHighlight("1", "Linear", 9, ("b", "c")),
+        LayerHighlight("gone", "", 7, ("b",)),
+    )
+    assert highlights(issues, None)[0] == LayerHighlight("0", "", 20, ("a",))
 
 
 def test_as_json_is_strict_json_with_the_alert_lines():

@@ -14,7 +14,7 @@ from torchwatch.diagnosis.replay import Replay
 from torchwatch.diagnosis.result import Diagnosis, LayerHighlight
 from torchwatch.engine import COST, Engine, band
 from torchwatch.errors import NotARunFile
-from torchwatch.records import Alert, Record, RunHeader
+from torchwatch.records import Alert, Layout, Record, RunHeader
 from torchwatch.runfile import RecordReader, read_records
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _told(
         issues=issues,
         incidents=tuple(engine.incidents),
         not_run=engine.not_run(),
-        layers=_highlights(issues, engine),
+        layers=highlights(issues, history.layout),
         epoch_trend=tuple(history.epochs),
         recorded_alerts=replay.recorded,
         replayed_alerts=replay.replayed,
@@ -117,8 +117,8 @@ def _told(
     )
 
 
-def _highlights(issues: tuple[Alert, ...], engine: Engine) -> tuple[LayerHighlight, ...]:
-    layout = engine.history.layout
+def highlights(issues: Iterable[Alert], layout: Layout | None) -> tuple[LayerHighlight, ...]:
+    """The layers that have issues, worst first; their types from the layout."""
     types = {layer.name: layer.type for layer in layout.layers} if layout is not None else {}
     score: Counter[str] = Counter()
     slugs: dict[str, list[str]] = {}
