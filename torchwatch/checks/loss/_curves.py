@@ -149,17 +149,16 @@ def falls(history: History, first_step: int, last_step: int) -> bool:
     return slope(np.arange(_BLOCKS), medians)[2] < 0
 
 
-def most_fallen(losses: Curve, sigmas: float = 2.0) -> float:
-    """How far the loss can have fallen since the first interval, at most, given its noise.
+def most_fallen(losses: Curve) -> float:
+    """How far the loss has fallen since the first interval, at most.
 
-    The smaller one of two upper bounds: from the pooled last third of the intervals, and from the slope.
+    The larger one of what the last third of the intervals lies below the first, and of the steepest fall that
+    the confidence interval of the slope allows.
     """
     count = losses.mean.size
-    third = max(1, count // 3)
-    error = math.hypot(float(losses.error[0]), float(np.linalg.norm(losses.error[-third:])) / third)
-    pooled = float(losses.mean[0] - losses.mean[-third:].mean()) + sigmas * error
-    low = slope(np.arange(count), losses.mean, sigmas)[0]
-    return min(pooled, -low * (count - 1))
+    last = losses.mean[-max(1, count // 3) :]
+    low = slope(np.arange(count), losses.mean)[0]
+    return max(float(losses.mean[0] - last.mean()), -low * (count - 1))
 
 
 def slope(x: npt.NDArray[np.number], y: Values, z: float = 1.96) -> tuple[float, float, float]:

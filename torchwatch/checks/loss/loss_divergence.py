@@ -101,7 +101,7 @@ def _sigma(losses: Curve, start: int) -> float:
 def _holds(losses: Curve, start: int, end: int, limits: Limits) -> bool:
     """Whether the rise from ``start`` to ``end`` is more than noise, and still there."""
     mean = losses.mean
-    level = float(np.median(mean[max(0, start - _LEVEL + 1) : start + 1]))
+    level = float(np.median(mean[max(0, start - _LEVEL + 1) : start + 1]) if limits.sigmas else mean[start])
     rise = float(mean[end]) - level
     if mean[end:].min() < level + rise / 2 or mean[-1] <= mean[start]:
         return False

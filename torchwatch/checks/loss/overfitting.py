@@ -1,10 +1,10 @@
 """The validation loss rises while the training loss falls.
 
 What it detects
-    The best validation loss lies at least three evaluations back, all evaluations since are worse by more
-    than 5 % (Prechelt's generalisation loss) and by more than the noise of the validation loss, and in at
-    least two of them it rose while the training loss fell. The levels of training and validation loss are
-    never compared with each other: they can be on different scales.
+    The best validation loss lies at least three evaluations back. The last three (in a long run the last
+    tenth) are all worse than it by more than 5 % (Prechelt's generalisation loss) and by more than the noise
+    of the validation loss. Since the best it rose at least twice while the training loss fell. The levels of
+    training and validation loss are never compared with each other: they can be on different scales.
 
 Why it matters
     The model now learns its training set by heart. The best weights were those of the named step.
@@ -62,7 +62,9 @@ class Limits:
 
     Attributes:
         rises: evaluations since the best in which validation rose and training fell (evaluations).
-        patience: guard: evaluations since the best, all of which must be worse as below (evaluations).
+        patience: guard: last evaluations, all after the best, that must all be worse as below (evaluations).
+        patience_share: guard: or as large a share of all evaluations so far, because over a long run the
+            validation loss also wanders for longer (share).
         generalisation_loss: guard: smallest rise of the validation loss over its best (percent).
         sigmas: guard: smallest rise, in σ of the validation loss (σ).
         metric_improves: guard: 1 only notes it while the first other validation metric improves (switch).
@@ -70,6 +72,7 @@ class Limits:
 
     rises: int = 2
     patience: int = 3
+    patience_share: float = 0.1
     generalisation_loss: float = 5.0
     sigmas: float = 2.0
     metric_improves: int = 1
@@ -86,9 +89,8 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
         return NotReady(f"needs {needed} evaluations, {val.values.size} seen")
     best = int(val.values.argmin())
     since = val.values.size - 1 - best
-    if since < max(limits.rises, limits.patience):
-        return []
-    if not _is_worse(val.values, best, limits):
+    patience = max(limits.patience, math.ceil(limits.patience_share * val.values.size))
+    if since < max(limits.rises, patience) or not _is_worse(val.values, best, patience, limits):
         return []
     train = _train_levels(history, val.steps)
     both = (np.diff(val.values) > 0) & ((np.diff(train) < 0) | _memorised(history, train[1:]))
@@ -103,12 +105,12 @@ def _tail(series: Series) -> Series:
     return Series(series.steps[fine][-_MOST_EVALS:], series.values[fine][-_MOST_EVALS:])
 
 
-def _is_worse(val: Values, best: int, limits: Limits) -> bool:
+def _is_worse(val: Values, best: int, patience: int, limits: Limits) -> bool:
     """Whether the last evaluations are all worse than the best by more than noise and by a share that counts.
 
-    The lowest of many noisy values is low by luck, so noise is measured from the median around it.
+    The lowest of n noisy values lies √(2 ln n) σ low by luck alone.
     """
-    recent = float(val[-max(1, limits.patience) :].min())
+    recent = float(val[-max(1, patience) :].min())
     level = float(val[best])
     scale = level if val.min() > 0 else float(val[: best + 1].max() - level)
     if limits.generalisation_loss and recent - level <= limits.generalisation_loss / 100 * scale:
@@ -118,8 +120,8 @@ def _is_worse(val: Values, best: int, limits: Limits) -> bool:
     sigma = noise(val)
     if math.isnan(sigma):
         return False
-    around = float(np.median(val[max(0, best - 1) : best + 2]))
-    return recent - around > limits.sigmas * sigma
+    luck = math.sqrt(2 * math.log(val.size))
+    return recent - level > (limits.sigmas + luck) * sigma
 
 
 def _train_levels(history: History, evals: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Values:
