@@ -64,7 +64,7 @@ def layout() -> Layout:
 
 
 def healthy_steps(count: int) -> Iterator[Step]:
-    """Steps of a run whose loss falls as 0.3 + 2·exp(−t) with 2 % noise."""
+    """Steps of a run whose loss falls as 0.3 + 2 / √(1 + t/1000) with 2 % noise."""
     rng = np.random.default_rng(0)
     parameters = LAYERS // 2
 
@@ -86,7 +86,7 @@ def healthy_steps(count: int) -> Iterator[Step]:
             noisy = noise[i].tolist()
             yield Step(
                 step=number, epoch=number // 50_000, time_s=round(number * STEP_S, 6),
-                loss=round((0.3 + 2 * float(np.exp(-5 * number / count))) * noisy[0], 7), loss_source="log",
+                loss=round((0.3 + 2 / (1 + number / 1000) ** 0.5) * noisy[0], 7), loss_source="log",
                 lr=[1e-3], samples=32, step_time_s=round(STEP_S * noisy[1], 9), wait_time_s=1e-5,
                 grad_norm=round(noisy[2], 7), update_ratio=round(1e-3 * noisy[1], 10), stale_gradients=False,
                 grad_norms=column(parameters, 0.5), update_ratios=column(parameters, 1e-3), **columns,
@@ -129,6 +129,7 @@ def measure(path: Path) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps({
         "steps": diagnosis.steps, "seconds": round(diagnosis.wall_s, 1),
+                "cpu_seconds": round(time.process_time(), 1),
         "steps_per_s": round(diagnosis.steps_per_s), "peak_rss_mib": round(peak / 2**20),
         "file_mib": round(path.stat().st_size / 2**20), "health_score": diagnosis.health_score,
         "issues": [f"{i.check} ({i.severity}, {i.layer})" for i in diagnosis.issues],
