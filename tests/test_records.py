@@ -6,7 +6,7 @@ import math
 import re
 from enum import Enum, IntEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -37,6 +37,9 @@ from torchwatch.records import (
     is_missing,
     missing_column,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 relaxed = settings(deadline=None, max_examples=25)
 
@@ -147,10 +150,16 @@ def _circle() -> list[Any]:
     return one
 
 
-def _deep() -> Any:
+def _circular_map() -> dict[str, Any]:
+    one: dict[str, Any] = {}
+    one |= {"a": one, "b": one, "c": one}
+    return one
+
+
+def _deep(wrap: Callable[[Any], Any]) -> Any:
     value: Any = 1
     for _ in range(5000):
-        value = [value]
+        value = wrap(value)
     return value
 
 
@@ -214,13 +223,23 @@ def test_writing_never_fails(value: Any, written: Any) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [_circle(), _deep(), {"a": _circle()}, list(range(3000)), set(range(3000))],
-    ids=["circle", "deep", "circle in a map", "list", "set"],
+    [
+        _circle(),
+        _circular_map(),
+        {"a": _circle()},
+        _deep(lambda v: [v]),
+        _deep(lambda v: (v,)),
+        _deep(lambda v: {"a": v}),
+        list(range(3000)),
+        set(range(3000)),
+    ],
+    ids=["circle", "circular map", "circle in a map", "lists", "tuples", "maps", "long list", "set"],
 )
 def test_circles_and_depths_are_cut(value: Any) -> None:
     line = encode(RunHeader(hyperparameters={"v": value}))
     assert len(line) < 300_000
     assert isinstance(decode(line), RunHeader)
+    assert line.count(b"[") + line.count(b"{") < 60
 
 
 def test_long_descriptions_are_cut() -> None:
@@ -307,7 +326,22 @@ def _read_through(line: bytes | str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["loss", "nowhere", "metrics.a", "lr.7", "lr.x", "lr.0.1", "step", "", "..", "lr.99999999999"]
+    "path",
+    [
+        "loss",
+        "nowhere",
+        "metrics.a",
+        "lr.7",
+        "lr.x",
+        "lr.0.1",
+        "step",
+        "",
+        "..",
+        "lr.99999999999",
+        "lr." + "9" * 5000,
+    ],
+    ids=lambda path: path[:20],
+,
 )
 def test_a_path_that_leads_nowhere_changes_nothing(path: str) -> None:
     body = {"kind": "step", "step": 1, "lr": [0.5], "nonfinite": {path: "nan", "time_s": 3, "epoch": "huge"}}

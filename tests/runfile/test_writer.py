@@ -147,12 +147,12 @@ def test_two_live_writers_on_one_file(open_writer: Open, tmp_path: Path) -> None
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run-2.jsonl", "run.jsonl"]
 
 
-@pytest.mark.parametrize("name", ["folder", "pipe", "a\0b", ""])
+@pytest.mark.parametrize("name", ["folder", "pipe", "a\0b", "\ud800", ""])
 def test_unusable_paths_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     Path("folder").mkdir()
     os.mkfifo("pipe")
-    with pytest.raises(UsageError, match=r"^[^\n]*: (give|it contains)[^\n]*$"):
+    with pytest.raises(UsageError, match=r"^[^\n]* is (a directory|not a path|not a regular file): [^\n]+$"):
         RunWriter(name)
 
 
@@ -167,6 +167,18 @@ def test_the_path_holds_when_the_host_changes_its_directory(
     writer.write(steps(1))
     assert step_numbers(tmp_path / "run.jsonl") == [1]
     assert writer.path == Path("run.jsonl")
+
+
+def test_a_host_whose_directory_is_gone(
+    open_writer: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    writer = open_writer("run.jsonl")
+    assert writer.lost_lines == 1
+    assert "cannot be made" in (writer.problem or "")
+    assert open_writer(tmp_path / "run.jsonl").complete
 
 
 def test_partial_writes_are_continued(open_writer: Open, disk: Disk) -> None:
@@ -350,6 +362,7 @@ def test_a_truncated_file_gets_its_header_again(open_writer: Open, left: int) ->
     reader = read_records(writer.path)
     assert list(reader) == [HEADER, Layout(step=1), *steps(4, 2)]
     assert reader.torn_lines == (1 if left else 0)
+    assert encode(HEADER) in writer.path.read_bytes()[kept:].splitlines(keepends=True)
     assert writer.lost_lines == 5
     assert "was truncated" in (writer.problem or "")
 
@@ -371,10 +384,12 @@ def test_a_descriptor_that_became_another_file_is_never_written_to(open_writer: 
     with (tmp_path / "host").open("wb") as host:
         os.dup2(host.fileno(), fd)
         writer.write(steps(1))
-        os.dup2(host.fileno(), _descriptors(writer.path)[0])
+        (again,) = _descriptors(writer.path)
+        os.dup2(host.fileno(), again)
         writer.close()
-        os.fstat(fd)  # still the host's: neither write nor close touched it
-        os.close(fd)
+        for theirs in (fd, again):
+            os.fstat(theirs)  # still open: it is not ours to close
+            os.close(theirs)
     assert (tmp_path / "host").read_bytes() == b""
     assert step_numbers(writer.path) == [1]
 

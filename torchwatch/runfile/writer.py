@@ -16,28 +16,18 @@ import dataclasses
 import errno
 import fcntl
 import os
-import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torchwatch.errors import RunBusy, UsageError
 from torchwatch.records import End, Layout, Record, RunHeader, encode
+from torchwatch.runfile.opening import lock, open_new, require_usable, working_folder
 from torchwatch.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_NEW = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
+_MEANWHILE = "training goes on, the recording is lost until it can be"
 _HEAD: tuple[type[Record], ...] = (RunHeader, Layout)
-
-
-def unused_path(path: Path) -> Path:
-    """The path itself if nothing is there, else the first free one of ``name-2.suffix`` and so on."""
-    candidate, number = path, 1
-    while os.path.lexists(candidate):
-        number += 1
-        candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
-    return candidate
 
 
 class RunWriter:
@@ -71,7 +61,7 @@ class RunWriter:
         self.path = Path(path)
         self.lost_lines = 0
         self.problem: str | None = None
-        self._folder = Path.cwd()  # the host may change its directory
+        self._folder = working_folder()  # the host may change its directory
         self._pid = os.getpid()
         self._closed = False
         self._failing = False
@@ -83,7 +73,7 @@ class RunWriter:
         self._size = 0  # bytes that should be in the file
         self._lines = 0
         self._torn = False
-        _require_usable(self._folder / self.path, self.path)
+        require_usable(self._folder / self.path, self.path)
         self._create()
 
     @property
@@ -151,7 +141,7 @@ class RunWriter:
             self._torn = data[done - 1 : done] != b"\n"
         if error is None:
             return len(lines)
-        self._trouble(f"cannot be written ({error.strerror})")
+        self._trouble(f"cannot be written ({error.strerror}); {_MEANWHILE}")
         landed = data.count(b"\n", len(mend), done)
         if self._torn and self._lines + landed == 0:
             self._drop_torn_header(self._fd)
@@ -170,11 +160,10 @@ class RunWriter:
             return
         state = _state(self._fd)
         if state is None or (state.st_dev, state.st_ino) != self._identity:
-            self._fd = None
             self._reopen()
         elif state.st_nlink == 0 and self._counts_links:
-            os.close(self._fd)
-            self._fd = None
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
             self._make_again()
         elif state.st_size < self._size:
             self._trouble("was truncated by another program: what was in it is lost, the recording goes on")
@@ -192,71 +181,37 @@ class RunWriter:
             return
         if _identity(fd) == self._identity:
             self._fd = fd
-            _lock(fd)
+            lock(fd)
         else:
             os.close(fd)
             self._make_again()
 
     def _make_again(self) -> None:
         before = self.path
+        self._fd = None
         self.lost_lines += self._lines
         self._size = self._lines = 0
         self._torn = False
         self._owed = set(self._kept)
-        self._create()
-        if self._fd is not None:
+        if self._create():
             where = "a new file" if self.path == before else printable(self.path)
             self._trouble(f"was deleted by another program: the recording goes on in {where}", before)
 
-    def _create(self) -> None:
+    def _create(self) -> bool:
         try:
-            fd, path = _open_new(self._folder / self.path)
+            fd, path = open_new(self._folder / self.path)
         except OSError as error:
-            self._trouble(f"cannot be made ({error.strerror})")
-            return
-        _lock(fd)
+            self._trouble(f"cannot be made ({error.strerror}); {_MEANWHILE}")
+            return False
+        lock(fd)
         self.path = self.path.with_name(path.name)
         self._fd, self._identity = fd, _identity(fd)
         state = _state(fd)
         self._counts_links = state is not None and state.st_nlink > 0
+        return True
 
     def _trouble(self, what: str, path: Path | None = None) -> None:
-        rest = "" if "goes on" in what else "; training goes on, the recording is lost until it can be"
-        self.problem = f"{printable(path or self.path)} {what}{rest}"
-
-
-def _require_usable(path: Path, shown: Path) -> None:
-    if "\0" in str(path):
-        raise UsageError(f"{printable(shown)} is not a path: it contains a null character")
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return
-    if stat.S_ISDIR(mode):
-        raise UsageError(f"{printable(shown)} is a directory: give the path of a new file in it")
-    if not stat.S_ISREG(mode):
-        raise UsageError(f"{printable(shown)} is not a regular file: give the path of a new file")
-    if _is_locked(path):
-        raise RunBusy(f"{printable(shown)} is being written by another live watcher: give another path")
-
-
-def _open_new(path: Path) -> tuple[int, Path]:
-    """A new file at the path, or at the first free one next to it; open for appending."""
-    _make_folder(path.parent)
-    while True:
-        free = unused_path(path)
-        try:
-            return os.open(free, _NEW, 0o600), free  # os.open makes it close-on-exec by itself
-        except FileExistsError:  # somebody was quicker
-            if not os.path.lexists(free):
-                raise
-
-
-def _make_folder(path: Path) -> None:
-    """The folder and its missing parents, private (``makedirs`` gives its mode to the last one only)."""
-    if not path.exists():
-        _make_folder(path.parent)
-        path.mkdir(mode=0o700, exist_ok=True)
+        self.problem = f"{printable(path or self.path)} {what}"
 
 
 def _write_all(fd: int, data: bytes) -> tuple[int, OSError | None]:
@@ -283,24 +238,3 @@ def _state(fd: int) -> os.stat_result | None:
 def _identity(fd: int) -> tuple[int, int] | None:
     state = _state(fd)
     return None if state is None else (state.st_dev, state.st_ino)
-
-
-def _lock(fd: int) -> None:
-    with contextlib.suppress(OSError):  # some network file systems have no locks
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _is_locked(path: Path) -> bool:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-    return False
