@@ -76,6 +76,33 @@ def test_near_miss_warm_up():
     assert_fires(SLUG, run_up, limits={"warm_up": 0}, layer="1")
 
 
+def test_near_miss_dead_units_explain_it():
+    def shares(step):
+        return [0.0, 0.9 if step >= 230 else 0.0, 0.0]
+
+    columns = {
+        "activations.batch_std": falls(151, which=(1, 2)),
+        "activations.std": 0.5,
+        "activations.rms": 1.0,
+        "activations.dead_fraction": shares,
+    }
+    dead = records(steps=400, samples=64, columns=columns, columns_every=10)
+    assert_quiet(SLUG, dead)
+    assert_fires(SLUG, dead, layer="1", limits={"dead_units": 0}, by=300)
+
+
+def test_waits_until_dead_units_could_be_told():
+    columns = {
+        "activations.batch_std": falls(151),
+        "activations.std": 0.5,
+        "activations.rms": 1.0,
+        "activations.dead_fraction": [0.9, 0.0, 0.0],
+    }
+    run_small = records(steps=800, samples=16, columns=columns, columns_every=10)
+    alert = assert_fires(SLUG, run_small, layer="1", since=(151, 151))
+    assert alert.step >= 151 + 10 * 512 / 16
+
+
 def test_stays_open_when_the_good_times_are_forgotten():
     _, alerts = run_check(SLUG, run(falls(151), steps=2500))
     assert "resolved" not in {a.state for a in alerts}

@@ -37,7 +37,7 @@ CNN = layers(
 
 
 def run(shape, dead, steps=200, samples=64, **more):
-    """``dead``: the dead fractions per layer, or a function of the step; measured once 512 samples were seen."""
+    """``dead``: dead fractions per layer, or a function of the step; measured once 512 samples were seen."""
 
     def row(step):
         seen = (min(step, 10) + max(0, step // 10 - 1)) * samples
@@ -104,7 +104,7 @@ def test_onset_is_where_the_silent_samples_began():
 
 def test_info_above_ten_percent_and_nothing_below():
     assert_quiet(SLUG, run(MLP, [0.0, 0.4, None, 0.4]), allow_info=True)
-    assert_fires(SLUG, run(MLP, [0.0, 0.4, None, 0.4]), severity="info", layer="relu")
+    assert_fires(SLUG, run(MLP, [0.0, 0.4, None, 0.4]), severity="info", layer=None)
     assert_quiet(SLUG, run(MLP, [0.0, 0.09, None, 0.09]))
 
 
@@ -150,7 +150,7 @@ def test_other_activations_are_never_dead_and_hide_their_readers(kind):
 
 def test_a_flattened_image_counts_positions_so_its_limits_are_higher():
     assert_quiet(SLUG, run(CNN, [0.0, None, None, 0.0, None, 0.45]))
-    assert_fires(SLUG, run(CNN, [0.0, None, None, 0.0, None, 0.8]), severity="info", layer="c2")
+    assert_fires(SLUG, run(CNN, [0.0, None, None, 0.0, None, 0.8]), severity="info", layer=None)
     assert_fires(SLUG, run(CNN, [0.0, None, None, 0.0, None, 0.95]), severity="warning", layer="c2")
     assert_fires(
         SLUG,
@@ -188,3 +188,18 @@ def test_limits():
     assert_quiet(SLUG, run(MLP, [0.0, 0.8, None, 0.8]), limits={"warning": 0.85}, allow_info=True)
     assert_quiet(SLUG, run(MLP, [0.0, 0.8, None, 0.8]), limits={"info": 0.85})
     assert np.isclose(assert_fires(SLUG, run(MLP, [0.0, 0.8, None, 0.8])).threshold, 0.5)
+
+
+def test_a_layer_that_dies_later_is_an_issue_of_its_own():
+    def dead(step):
+        return [0.0, 0.9 if step >= 180 else 0.15, None, 0.0]
+
+    run_later = run(MLP, dead, steps=300)
+    assert_fires(SLUG, run_later, severity="info", layer=None, since=(1, 1))
+    assert_fires(SLUG, run_later, severity="warning", layer="relu", since=(110, 110))
+
+
+def test_the_info_names_the_worst_of_all_layers():
+    alert = assert_fires(SLUG, run(CNN, [0.0, None, None, 0.2, None, 0.6]), severity="info", layer=None)
+    assert "of c2 are dead, and some of 1 more layers" in alert.title
+    assert "20% of the 16 units of n1" in alert.detail

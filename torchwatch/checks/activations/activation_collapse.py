@@ -18,8 +18,8 @@ What to do
 When it is fine
     Outputs that do not depend on the sample by design: embeddings of positions or queries and what is
     computed from them. A layer therefore counts only if it once put out different things. Norm layers
-    rescale whatever they get and are judged by their input. Outputs that are zero everywhere belong to
-    ``dead-units``.
+    rescale whatever they get and are judged by their input. Outputs that are zero everywhere, and what is
+    computed from dead units alone, belong to ``dead-units``.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ class Limits:
         samples: guard: least samples in a batch (samples).
         features: guard: least features of the output (features).
         once: guard: a layer counts only if its batch std once was this many times the limit (factor).
+        dead_units: guard: share of dead units in a layer before that explains it (share); it also waits
+            for the samples that ``dead-units`` needs to say so.
         warm_up: guard: 1 leaves out intervals that end within warm-up (switch).
     """
 
@@ -61,6 +63,7 @@ class Limits:
     samples: int = 8
     features: int = 16
     once: float = 10.0
+    dead_units: float = 0.5
     warm_up: int = 1
 
 
@@ -77,6 +80,8 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     low = _low(history, len(spread.steps), limits)
     collapsed = np.logical_and.reduce(low[-needed:], axis=0)
     judged = [i for i in _first_of_chains(layout, collapsed) if _is_judged(layout.layers[i], limits)]
+    if limits.dead_units:
+        judged = [i for i in judged if not _waits_for_dead_units(history, layout, i, low, limits)]
     fell = [i for i in judged if not limits.once or _peak(history, i) >= limits.once * limits.batch_std]
     if not fell and any(low[:, i].all() for i in judged) and len(history.intervals) > len(spread.steps):
         return NotReady("collapsed for as long as intervals are remembered")
@@ -116,6 +121,37 @@ def _is_judged(layer: LayerInfo, limits: Limits) -> bool:
     return shape[0] >= limits.samples and features >= limits.features
 
 
+def _waits_for_dead_units(
+    history: History, layout: Layout, layer: int, low: npt.NDArray[np.bool_], limits: Limits
+) -> bool:
+    """Whether dead units upstream explain it, or their samples do not yet reach back to the onset.
+
+    The entry of the layer that is called first speaks of the raw input and tells nothing.
+    """
+    shares = history.columns("activations.dead_fraction", 2).values
+    if not len(shares):
+        return False
+    own = layout.layers[layer].order or 0
+    raw = min(x.order for x in layout.layers if x.order is not None and x.parameters)
+    upstream = [i for i, x in enumerate(layout.layers) if x.order is not None and raw < x.order <= own]
+    if (shares[:, upstream] > limits.dead_units).any():
+        return True
+    sampled = history.columns("activations.batch_std").steps
+    since = sampled[sampled >= _onset(history, layer, low)]
+    samples = history.series("samples")
+    if len(since) == len(sampled) or not len(samples.steps):
+        return False
+    window = history.header.config.get("dead_window_samples", 512)
+    return bool(samples.values[np.isin(samples.steps, since[:-1])].sum() < window)
+
+
+def _onset(history: History, layer: int, low: npt.NDArray[np.bool_]) -> int:
+    """First step of the first interval of those that were low to the end."""
+    ends = history.interval_columns("activations.batch_std").steps
+    fine = np.flatnonzero(~low[:, layer])
+    return int(ends[fine[-1]]) + 1 if fine.size else history.intervals[0].first_step
+
+
 def _peak(history: History, layer: int) -> float:
     """Largest spread that is still remembered."""
     name = "activations.batch_std"
@@ -129,14 +165,11 @@ def _finding(
     history: History, layer: LayerInfo, index: int, low: npt.NDArray[np.bool_], limits: Limits
 ) -> Finding:
     spread = history.interval_columns("activations.batch_std")
-    fine = np.flatnonzero(~low[:, index])
-    ends = spread.steps
-    onset = int(ends[fine[-1]]) + 1 if fine.size else history.intervals[0].first_step
     value = float(spread.values[-1, index])
     name = layer.name or "The model"
     return Finding(
         title=f"{name} puts out the same for every sample: batch std {number(value)} of its rms",
-        since_step=onset,
+        since_step=_onset(history, index, low),
         detail=f"{limits.intervals} intervals in a row; it once was {number(_peak(history, index))}.",
         layer=layer.name,
         metric="activations.batch_std",
@@ -151,6 +184,7 @@ CHECK = Check(
     cause=Cause.ACTIVATION,
     when=frozenset({On.INTERVAL}),
     reads=("activations.batch_std", "activations.std", "activations.rms"),
+    uses=("activations.dead_fraction", "samples"),
     limits=Limits(),
     find=find,
     fix="Add normalisation, lower the learning rate; in contrastive training push different samples apart.",

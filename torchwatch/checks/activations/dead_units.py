@@ -47,6 +47,9 @@ _OTHER_ACTIVATIONS = frozenset({
 })  # fmt: skip
 
 
+_LISTED = 5
+
+
 @dataclass(frozen=True)
 class Limits:
     """When units count as dead. A guard at 0 is off.
@@ -81,7 +84,7 @@ class _Subject:
 
 
 def find(history: History, limits: Limits) -> list[Finding] | NotReady:
-    """One finding per layer."""
+    """One warning per layer, and one info about all layers with fewer dead units."""
     layout = history.layout
     rows = history.columns("activations.dead_fraction", max(1, limits.observations)).values
     if layout is None or not len(rows):
@@ -92,20 +95,16 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     if largest <= limits.info or len(rows) < limits.observations:
         return []
     share = np.where(np.isfinite(rows), rows, -1.0).min(axis=0)
-    found: dict[str, Finding] = {}
-    for index in np.flatnonzero(share > limits.info):
-        subject = _subject(layout, int(index), rows[-1], limits)
-        finding = (
-            None if subject is None else _finding(history, subject, int(index), float(share[index]), limits)
-        )
-        if finding is not None and (finding.value or 0) > (_value(found, finding.layer)):
-            found[finding.layer or ""] = finding
-    return list(found.values())
-
-
-def _value(found: dict[str, Finding], layer: str | None) -> float:
-    known = found.get(layer or "")
-    return -1.0 if known is None or known.value is None else known.value
+    found: dict[str, _Dead] = {}
+    for index in np.flatnonzero(share > limits.info).tolist():
+        subject = _subject(layout, index, rows[-1], limits)
+        if subject is not None:
+            dead = _Dead(subject, index, float(share[index]), limits)
+            known = found.get(subject.layer)
+            if dead.share > dead.info and (known is None or dead.share > known.share):
+                found[subject.layer] = dead
+    loud = [_warning(history, d) for d in found.values() if d.is_loud]
+    return loud + _infos(history, [d for d in found.values() if not d.is_loud])
 
 
 def _window(history: History) -> int:
@@ -192,25 +191,54 @@ def _units(shapes: list[list[int]], nearest: LayerInfo | None) -> int | None:
     return shape[1] if len(shape) == 2 or channels_first else shape[-1]
 
 
-def _finding(history: History, subject: _Subject, index: int, share: float, limits: Limits) -> Finding | None:
-    flat = subject.flat
-    info = limits.flat_info if flat and limits.flat_info else limits.info
-    warning = limits.flat_warning if flat and limits.flat_warning else limits.warning
-    if share <= info:
-        return None
-    loud = share > warning and (subject.units is None or subject.units >= limits.least_units)
-    what = "inputs made of its channels" if flat else "units"
-    of = "" if subject.units is None or flat else f"{subject.units} "
+class _Dead:
+    """A layer with dead units, and the limits that hold for it."""
+
+    def __init__(self, subject: _Subject, index: int, share: float, limits: Limits) -> None:
+        self.subject, self.index, self.share = subject, index, share
+        self.info = limits.flat_info if subject.flat and limits.flat_info else limits.info
+        self.warning = limits.flat_warning if subject.flat and limits.flat_warning else limits.warning
+        enough = subject.units is None or subject.units >= limits.least_units
+        self.is_loud = share > self.warning and enough
+
+    def words(self) -> str:
+        """How much of what is dead."""
+        units = "" if self.subject.units is None else f"{self.subject.units} "
+        what = "inputs made of the channels" if self.subject.flat else f"{units}units"
+        return f"{self.share:.0%} of the {what} of {self.subject.layer or 'the model'}"
+
+
+def _warning(history: History, dead: _Dead) -> Finding:
+    """A layer of its own; it began where half the limit was passed: a few were often dead from the start."""
     return Finding(
-        title=f"{share:.0%} of the {of}{what} of {subject.layer or 'the model'} are dead",
-        since_step=_onset(history, index, info),
-        detail=f"Zero for every one of the last {_window(history)} samples looked at. {subject.detail}",
-        severity=Severity.WARNING if loud else Severity.INFO,
-        layer=subject.layer,
+        title=f"{dead.words()} are dead",
+        since_step=_onset(history, dead.index, max(dead.info, dead.warning / 2)),
+        detail=f"Zero for every one of the last {_window(history)} samples looked at. {dead.subject.detail}",
+        layer=dead.subject.layer,
         metric="activations.dead_fraction",
-        value=share,
-        threshold=warning if loud else info,
+        value=dead.share,
+        threshold=dead.warning,
     )
+
+
+def _infos(history: History, dead: list[_Dead]) -> list[Finding]:
+    """One for the whole run, so that a layer that dies later has its own onset and incident."""
+    if not dead:
+        return []
+    worst = max(dead, key=lambda d: d.share)
+    more = f", and some of {len(dead) - 1} more layers" if len(dead) > 1 else ""
+    listed = "; ".join(d.words() for d in dead[:_LISTED])
+    return [
+        Finding(
+            title=f"{worst.words()} are dead{more}",
+            since_step=min(_onset(history, d.index, d.info) for d in dead),
+            detail=f"Zero for every one of the last {_window(history)} samples looked at: {listed}.",
+            severity=Severity.INFO,
+            metric="activations.dead_fraction",
+            value=worst.share,
+            threshold=worst.info,
+        )
+    ]
 
 
 def _onset(history: History, index: int, limit: float) -> int:

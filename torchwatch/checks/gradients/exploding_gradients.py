@@ -18,7 +18,7 @@ When it is fine
     Leaving a plateau needs large gradients for a while: as long as the loss falls, or has not had ten
     steps to tell, this is an info. Single spikes are not meant. Adversarial and reinforcement losses have
     heavy tails, and a raised learning rate moves the norm: there the deviation is not used. Where
-    gradients are clipped anyway, the clipped share must rise too.
+    gradients are clipped anyway, the clipped share must rise too, or the loss follow.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ Values = npt.NDArray[np.float64]
 _WINDOW = 5
 _BASE = 128
 _CLIPPED_STEPS = 20
-_SATURATED = 0.95
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,8 @@ class Limits:
         sigma_least: guard: smallest σ of the log-norm, because a steady run's own is tiny (log units).
         loss_factor: rise of the loss that makes an explosion critical (factor).
         loss_floor: the loss must also reach this share of its first level (share).
-        clipped_rise: guard: under clipping the clipped share must rise by this much (share).
+        clipped_rise: guard: under clipping the clipped share must rise by this much, or the loss follow
+            (share).
         falling_loss: guard: 1 makes it an info while the loss falls (switch).
         wait_for_loss: guard: it is an info for so many steps, until the loss tells where it goes (steps).
         heavy_tails: guard: 1 leaves σ out for adversarial and reinforcement training (switch).
@@ -199,20 +199,18 @@ def _onset(steps: npt.NDArray[np.int64], over: npt.NDArray[np.bool_]) -> int:
 
 
 def _clips_more(history: History, loss: _Loss, limits: Limits) -> bool:
-    """Whether more steps are clipped than before; where nearly all were, the loss must follow instead."""
-    if not limits.clipped_rise or not history.seen("clipped"):
+    """Whether more steps are clipped than before; a loss that follows shows that clipping does not help."""
+    if not limits.clipped_rise or loss.follows or not history.seen("clipped"):
         return True
     clipped = history.series("clipped").values
     recent, before = clipped[-_CLIPPED_STEPS:], clipped[-_BASE - _CLIPPED_STEPS : -_CLIPPED_STEPS]
     if not recent.any() or not before.size:
         return True
-    if before.mean() >= _SATURATED:
-        return loss.follows
     return bool(recent.mean() >= before.mean() + limits.clipped_rise)
 
 
 class _Loss:
-    """What the loss does since the onset: ``follows``, ``falls``, or neither; ``early`` while that may change."""
+    """What the loss has done since: ``follows``, ``falls`` or neither; ``early``: it may still change."""
 
     def __init__(self, history: History, limits: Limits, onset: int) -> None:
         steps, values = history.series("loss")

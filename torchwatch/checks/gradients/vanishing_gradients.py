@@ -22,6 +22,7 @@ When it is fine
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,8 @@ from torchwatch.records import Layout
 from torchwatch.text import number
 
 Rows = npt.NDArray[np.float64]
+
+_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -75,44 +78,62 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     needed = max(1, limits.intervals)
     if len(medians.steps) - start < needed:
         return NotReady(f"needs {needed} intervals after warm-up, {max(0, len(medians.steps) - start)} seen")
-    layers = _judged_layers(layout)
-    if not layers or _is_idle(history, limits):
+    layers = _Layers(layout)
+    if not layers.places or _is_idle(history, limits):
         return []
-    gradient = _rms_per_layer(medians, layout, layers)[start:]
-    vanished = _vanished(history, layout, layers, gradient, limits) & _stands_still(
-        history, layout, layers, len(gradient), limits
+    if limits.update_ratio and not history.seen("update_ratios"):
+        return NotReady("no update ratios, so rescaled gradients cannot be told from vanished ones")
+    gradient = layers.rms(medians)[start:]
+    vanished = _vanished(history, layers, gradient, limits) & _stands_still(
+        history, layers, len(gradient), limits
     )
     vanished[:, _was_healthy(history, gradient, limits)] = False
     now = np.flatnonzero(vanished[-needed:].all(axis=0))
-    return [_finding(history, layout, layers, gradient, vanished, now, limits)] if now.size else []
+    return [_finding(history, layers, gradient, vanished, now, limits)] if now.size else []
 
 
-def _judged_layers(layout: Layout) -> list[int]:
-    """Trainable layers with a weight matrix, in call order; not embeddings."""
-    matrices = {p.layer for p in layout.parameters if p.trainable and len(p.shape) > 1}
-    called = [
-        i for i in matrices
-        if layout.layers[i].order is not None and "Embedding" not in layout.layers[i].type
-    ]  # fmt: skip
-    return sorted(called, key=lambda i: layout.layers[i].order or 0)
+class _Layers:
+    """Trainable layers with a weight matrix, in call order; not embeddings.
 
+    ``places`` are their indices in the layout, ``members`` those of their matrices among the parameters, and
+    ``owner`` the place of each of these matrices' layer.
+    """
 
-def _rms_per_layer(columns: Columns, layout: Layout, layers: list[int]) -> Rows:
-    """RMS per observation and layer over its measured matrices, (n, layers); NaN where none was measured."""
-    squares = columns.values.astype(np.float64) ** 2
-    result = np.full((len(squares), len(layers)), np.nan)
-    for place, layer in enumerate(layers):
-        mine = [
-            i
-            for i, p in enumerate(layout.parameters)
-            if p.layer == layer and p.trainable and len(p.shape) > 1
-        ]
-        sizes = np.array([np.prod(layout.parameters[i].shape) for i in mine], np.float64)
-        known = np.isfinite(squares[:, mine])
-        count = (known * sizes).sum(axis=1)
-        total = np.where(known, squares[:, mine], 0.0).sum(axis=1)
-        result[:, place] = np.sqrt(np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0))
-    return result
+    def __init__(self, layout: Layout) -> None:
+        matrices = [i for i, p in enumerate(layout.parameters) if p.trainable and len(p.shape) > 1]
+        orders = {
+            i: layer.order
+            for i in {layout.parameters[m].layer for m in matrices}
+            if (layer := layout.layers[i]).order is not None and "Embedding" not in layer.type
+        }
+        self.places = sorted(orders, key=lambda i: orders[i] or 0)
+        place = {layer: at for at, layer in enumerate(self.places)}
+        self.members = [m for m in matrices if layout.parameters[m].layer in place]
+        self.owner = np.array([place[layout.parameters[m].layer] for m in self.members], np.int64)
+        self._sizes = np.array([math.prod(layout.parameters[m].shape) for m in self.members], np.float64)
+        self.names = [layout.layers[i].name for i in self.places]
+
+    def rms(self, norms: Columns) -> Rows:
+        """RMS per observation and layer over its measured matrices, (n, layers); NaN where none was."""
+        squares = norms.values[:, self.members].astype(np.float64) ** 2
+        known = np.isfinite(squares)
+        total = self._add(np.where(known, squares, 0.0))
+        count = self._add(known * self._sizes)
+        unknown = np.full(total.shape, np.nan)
+        mean: Rows = np.divide(total, count, out=unknown, where=count > 0)
+        return np.sqrt(mean)
+
+    def largest(self, values: npt.NDArray[np.float32]) -> Rows:
+        """Largest measured value per observation and layer, (n, layers); −1 where none was measured."""
+        result = np.full((len(self.places), len(values)), -1.0)
+        mine = values[:, self.members]
+        np.maximum.at(result, self.owner, np.where(np.isfinite(mine), mine, -1.0).T)
+        return result.T
+
+    def _add(self, values: Rows) -> Rows:
+        result = np.zeros((len(self.places), len(values)))
+        np.add.at(result, self.owner, values.T)
+        return result.T
 
 
 def _is_idle(history: History, limits: Limits) -> bool:
@@ -126,41 +147,24 @@ def _is_idle(history: History, limits: Limits) -> bool:
     return bool(losses[0] > 0 and abs(losses[-1]) < limits.converged_share * losses[0])
 
 
-def _vanished(
-    history: History, layout: Layout, layers: list[int], gradient: Rows, limits: Limits
-) -> npt.NDArray[np.bool_]:
+def _vanished(history: History, layers: _Layers, gradient: Rows, limits: Limits) -> npt.NDArray[np.bool_]:
     """Both triggers per interval and layer; exact zeros are cut off, which is another fault."""
     vanished = (gradient < limits.rms) & (gradient > 0)
-    if len(layers) < 2:
-        return vanished
-    weights = history.interval_columns("weight_norms")
-    weight = (
-        _rms_per_layer(weights, layout, layers)[-len(gradient) :, 0] if len(weights.steps) else np.zeros(0)
-    )
-    if len(weight) == len(gradient):
+    weight = layers.rms(history.interval_columns("weight_norms", len(gradient)))[:, :1]
+    if len(layers.places) > 1 and len(weight) == len(gradient):
         first, last = gradient[:, 0], gradient[:, -1]
-        small = first < limits.gradient_to_weight * weight
+        small = first < limits.gradient_to_weight * weight[:, 0]
         vanished[:, 0] |= (first > 0) & (first < limits.first_to_last * last) & small
     return vanished
 
 
-def _stands_still(
-    history: History, layout: Layout, layers: list[int], count: int, limits: Limits
-) -> npt.NDArray[np.bool_]:
-    """Whether a layer's matrices hardly moved, per interval and layer; without update ratios nothing does."""
-    still = np.zeros((count, len(layers)), np.bool_)
+def _stands_still(history: History, layers: _Layers, count: int, limits: Limits) -> npt.NDArray[np.bool_]:
+    """Whether a layer's matrices hardly moved, per interval and layer; where that is unknown they did."""
+    still = np.zeros((count, len(layers.places)), np.bool_)
     if not limits.update_ratio:
         return ~still
-    ratios = history.interval_columns("update_ratios", count).values
-    for place, layer in enumerate(layers):
-        mine = [
-            i
-            for i, p in enumerate(layout.parameters)
-            if p.layer == layer and p.trainable and len(p.shape) > 1
-        ]
-        known = np.isfinite(ratios[:, mine])
-        largest = np.where(known, ratios[:, mine], -1.0).max(axis=1)
-        still[count - len(largest) :, place] = known.any(axis=1) & (largest < limits.update_ratio)
+    largest = layers.largest(history.interval_columns("update_ratios", count).values)
+    still[count - len(largest) :] = (largest >= 0) & (largest < limits.update_ratio)
     return still
 
 
@@ -177,22 +181,25 @@ def _was_healthy(history: History, gradient: Rows, limits: Limits) -> npt.NDArra
 
 
 def _finding(
-    history: History, layout: Layout, layers: list[int], gradient: Rows,
-    vanished: npt.NDArray[np.bool_], now: npt.NDArray[np.int64], limits: Limits,
-) -> Finding:  # fmt: skip
+    history: History,
+    layers: _Layers,
+    gradient: Rows,
+    vanished: npt.NDArray[np.bool_],
+    now: npt.NDArray[np.int64],
+    limits: Limits,
+) -> Finding:
     place = int(now[0])
     fine = np.flatnonzero(~vanished[:, place])
-    ends = history.interval_columns("grad_norms").steps[-len(gradient) :]
+    ends = history.interval_columns("grad_norms", len(gradient)).steps
     onset = int(ends[fine[-1]]) + 1 if fine.size else _first_step(history, int(ends[0]))
     value, last = float(gradient[-1, place]), float(gradient[-1, -1])
-    name = layout.layers[layers[place]].name
-    names = ", ".join(layout.layers[layers[i]].name for i in now[1:5])
+    names = ", ".join(layers.names[i] for i in now[1 : 1 + _NAMED])
     others = f" So it is in {len(now) - 1} more layers ({names})." if len(now) > 1 else ""
     return Finding(
-        title=f"Gradient RMS {number(value)} in {name or 'the model'}: it hardly learns",
+        title=f"Gradient RMS {number(value)} in {layers.names[place] or 'the model'}: it hardly learns",
         since_step=onset,
         detail=f"The last layer's is {number(last)}; so it was in {limits.intervals} intervals.{others}",
-        layer=name,
+        layer=layers.names[place],
         metric="grad_norms",
         value=value,
         threshold=limits.rms,

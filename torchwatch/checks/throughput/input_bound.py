@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from torchwatch.records import Interval
 
 _LONGEST = 0.02
+_REMEMBERED = 64
 
 
 @dataclass(frozen=True)
@@ -75,36 +76,47 @@ class _Wait(NamedTuple):
 def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     """At most one finding, about the whole run."""
     needed = max(1, limits.stretches)
-    stretches = _stretches(history.intervals, max(1, limits.steps), needed)
+    stretches = _stretches(history.intervals[-_REMEMBERED:], max(1, limits.steps))
     if len(stretches) < needed:
         return NotReady(f"needs {needed} stretches of {limits.steps} steps")
-    waits = [_wait(history, first, last, limits) for first, last in stretches]
-    known = [w for w in waits if w is not None]
-    if len(known) < needed or _total(history) < limits.total_wait_s:
+    waits = [_wait(history, first, last, limits) for first, last in stretches[:needed]]
+    level = min(_level(w, limits) for w in waits)
+    if not level or waits[0] is None or _total(history) < limits.total_wait_s:
         return []
-    if all(w.steady_share >= limits.warning and w.steady_s >= limits.warning_wait_s for w in known):
-        severity, share, threshold = Severity.WARNING, known[0].steady_share, limits.warning
-    elif all(w.share >= limits.info and w.mean_s >= limits.info_wait_s for w in known):
-        severity, share, threshold = Severity.INFO, known[0].share, limits.info
-    else:
-        return []
-    starts = known[0].share > 2 * known[0].steady_share
-    return [
-        Finding(
-            title=f"{share:.0%} of the step time is waiting for data",
-            since_step=stretches[-1][0],
-            detail=f"{duration(known[0].mean_s)} per step on average, {duration(_total(history))} so far."
-            + (" Most of it is the start of every epoch: persistent_workers=True." if starts else ""),
-            severity=severity,
-            metric="wait_time_s",
-            value=share,
-            threshold=threshold,
-        )
-    ]
+    since = stretches[needed - 1][0]
+    for first, last in stretches[needed:]:
+        if _level(_wait(history, first, last, limits), limits) < level:
+            break
+        since = first
+    return [_finding(history, waits[0], level, since, limits)]
 
 
-def _stretches(intervals: Sequence[Interval], steps: int, count: int) -> list[tuple[int, int]]:
-    """First and last step of the last stretches of whole intervals with so many steps, newest first."""
+def _level(wait: _Wait | None, limits: Limits) -> int:
+    """2 for a warning, 1 for an info, 0 for neither."""
+    if wait is None:
+        return 0
+    if wait.steady_share >= limits.warning and wait.steady_s >= limits.warning_wait_s:
+        return 2
+    return int(wait.share >= limits.info and wait.mean_s >= limits.info_wait_s)
+
+
+def _finding(history: History, wait: _Wait, level: int, since: int, limits: Limits) -> Finding:
+    share = wait.steady_share if level == 2 else wait.share
+    starts = wait.share > 2 * wait.steady_share
+    return Finding(
+        title=f"{share:.0%} of the step time is waiting for data",
+        since_step=since,
+        detail=f"{duration(wait.mean_s)} per step on average, {duration(_total(history))} so far."
+        + (" Most of it is the start of every epoch: persistent_workers=True." if starts else ""),
+        severity=Severity.WARNING if level == 2 else Severity.INFO,
+        metric="wait_time_s",
+        value=share,
+        threshold=limits.warning if level == 2 else limits.info,
+    )
+
+
+def _stretches(intervals: Sequence[Interval], steps: int) -> list[tuple[int, int]]:
+    """First and last step of stretches of whole intervals with so many steps, newest first."""
     result: list[tuple[int, int]] = []
     size, last = 0, None
     for interval in reversed(intervals):
@@ -113,8 +125,6 @@ def _stretches(intervals: Sequence[Interval], steps: int, count: int) -> list[tu
         if size >= steps:
             result.append((interval.first_step, last))
             size, last = 0, None
-            if len(result) == count:
-                break
     return result
 
 
@@ -140,7 +150,7 @@ def _wait(history: History, first: int, last: int, limits: Limits) -> _Wait | No
 
 
 def _epoch_starts(intervals: Sequence[Interval]) -> list[int]:
-    return [i.last_step + 1 for i in intervals[-64:] if i.closed_by == "epoch"]
+    return [i.last_step + 1 for i in intervals[-_REMEMBERED:] if i.closed_by == "epoch"]
 
 
 def _total(history: History) -> float:
