@@ -58,7 +58,14 @@ class Session:
         self._guard = Guard(_say_weakly(weakref.ref(self)))
         path = rank_path(wanted.path)
         writer = RunWriter(path)
-        self.attachment = Attachment(model, config, self._put_weakly(), self._guard, wanted.scaler)
+        self.attachment = Attachment(
+            model,
+            config,
+            self._put_weakly(),
+            self._guard,
+            _call_back_weakly(weakref.ref(self)),
+            wanted.scaler,
+        )
         self.recorder = Recorder(
             writer,
             describe(model, wanted.selection, config, wanted.name or writer.path.stem, **_told(wanted)),
@@ -177,6 +184,15 @@ class Session:
 
 def _told(wanted: Wanted) -> dict[str, Any]:
     return {"hyperparameters": wanted.hyperparameters, "recipe": wanted.recipe}
+
+
+def _call_back_weakly(reference: weakref.ref[Session]) -> Callable[[], None]:
+    def call_back() -> None:
+        session = reference()
+        if session is not None:
+            session.call_back()
+
+    return call_back
 
 
 def _say_weakly(reference: weakref.ref[Session]) -> Callable[[str, str], None]:

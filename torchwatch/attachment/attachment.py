@@ -54,6 +54,7 @@ class Attachment:
         config: sampling.
         emit: called with every finished :class:`Frame` and :class:`Layout`; must not block.
         guard: keeps our failures away from the host.
+        at_boundary: called after each optimizer step, unguarded: it calls the host's callback.
         scaler: the host's ``GradScaler``, if any.
         clock: seconds, monotonic.
     """
@@ -64,10 +65,12 @@ class Attachment:
         config: WatchConfig,
         emit: Callable[[Frame | Layout], None],
         guard: Guard,
+        at_boundary: Callable[[], None] = lambda: None,
         scaler: Any = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.config, self.guard, self.clock = config, guard, clock
+        self.at_boundary = at_boundary
         self.patient = Patient(model)
         self.activations, self.wiring, self.clipping = ActivationProbe(), WiringProbe(), ClippingProbe()
         loss = LossProbe()
