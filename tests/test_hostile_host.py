@@ -55,6 +55,7 @@ class Loop:
         torch.manual_seed(0)
         self.model = model or mlp()
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05)
+        self.taken = 0
         self.batches = numbers(6, 5, count=1) if model is None else numbers(4, 1, 8, 8, count=1)
 
     def step(self) -> Tensor:
@@ -62,6 +63,7 @@ class Loop:
         loss = mean_square(self.model, *self.batches[0])
         loss.backward()
         self.optimizer.step()
+        self.taken += 1
         return loss.detach()
 
 
@@ -695,18 +697,21 @@ def test_an_interrupt_that_lands_in_our_code_passes(
     error: type[BaseException], moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C can strike anywhere, in a probe as well: it is the host's, and it arrives."""
-    from torchwatch.probes.weights import WeightProbe
+    from torchwatch.probes.gradients import GradientProbe
+    from torchwatch.probes.updates import UpdateProbe
 
     path, loop = tmp_path / "run.jsonl", Loop()
 
     def interrupted(*args: Any, **kwargs: Any) -> None:
-        raise error
+        if loop.taken == 1:
+            raise error
+
+    monkeypatch.setattr(GradientProbe if moment == "gradients" else UpdateProbe, moment, interrupted)
 
     def train() -> None:
         with Watcher(loop.model, path, config=CONFIG):
-            loop.step()
-            monkeypatch.setattr(WeightProbe, moment, interrupted)
-            loop.step()
+            for _ in range(3):
+                loop.step()
 
     with pytest.raises(error):
         train()

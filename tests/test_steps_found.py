@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONFIG = WatchConfig(terminal=False, activations_every=1)
+WITHOUT_GRADIENTS = {"functional-model", "manual-descent"}
+"""Loops that have no ``grad`` any more when a step ends."""
+WITHOUT_ACTIVATIONS = {"functional-model", "per-sample-gradients"}
+"""Loops whose forward passes run under a functorch transform only."""
 
 
 def steps_in(records: list[Record]) -> list[Step]:
@@ -51,7 +56,10 @@ def steps_of(path: Path) -> list[Step]:
 def test_every_loop_of_the_zoo_has_its_steps(name: str, tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
     stage = CASES[name].run(functools.partial(Watcher, path=path, config=CONFIG))
-    assert len(steps_of(path)) == stage.steps
+    steps = steps_of(path)
+    assert len(steps) == stage.steps
+    assert all(step.grad_norm is not None for step in steps) == (name not in WITHOUT_GRADIENTS)
+    assert all(step.activations for step in steps) == (name not in WITHOUT_ACTIVATIONS)
 
 
 @pytest.mark.parametrize("name", sorted(CASES.keys() - {"loss-becomes-nan"}))
@@ -405,6 +413,31 @@ def test_a_generator_and_a_critic_watched_apart(tmp_path: Path) -> None:
             F.softplus(-gan.critic(gan.fake(6))).mean().backward()
             g.step()
     assert [len(steps_of(path)) for path in paths] == [4, 12]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_step_that_the_scaler_skips_is_told_apart(fused: bool, tmp_path: Path) -> None:
+    """With the scaler known and the boundary confirmed, plain and fused optimizers say the same."""
+    torch.manual_seed(0)
+    model, path = mlp(), tmp_path / "run.jsonl"
+    optimizer = torch.optim.Adam(model.parameters(), fused=fused)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    norms = []
+    with Watcher(model, path, config=CONFIG, scaler=scaler) as watch:
+        for i, (x, y) in enumerate(numbers(6, 5, count=6)):
+            optimizer.zero_grad()
+            loss = mean_square(model, x * (math.inf if i == 3 else 1.0), y)
+            scale = scaler.get_scale()
+            scaler.scale(loss).backward()
+            norms.append(nn.utils.get_total_norm([p.grad for p in model.parameters()]).item() / scale)
+            scaler.step(optimizer)
+            scaler.update()
+            watch.step(loss=loss)
+    steps = steps_of(path)
+    assert len(steps) == 6
+    assert [bool(step.skipped) for step in steps] == [False, False, False, True, False, False]
+    good = [i for i in range(6) if i != 3]
+    assert [steps[i].grad_norm for i in good] == pytest.approx([norms[i] for i in good], rel=1e-5)
 
 
 def test_accumulated_losses_are_averaged(tmp_path: Path) -> None:

@@ -475,7 +475,8 @@ class Custom(nn.Module):
 
 @case()
 def custom_function(stage: Stage) -> None:
-    train(stage, Custom(), numbers(6, 5))
+    model = Custom()
+    train(stage, model, numbers(6, 5), torch.optim.SGD(model.parameters(), lr=0.001))
 
 
 class WithLoss(nn.Module):
