@@ -329,6 +329,19 @@ def test_intervals_beyond_the_limit_are_thinned_from_the_old_end_and_the_first_s
     assert kept == sorted(kept)
 
 
+@pytest.mark.parametrize("count", [100, 4096, 4097, 9000])
+def test_series_over_intervals_and_evals_grow_as_a_plain_list_would(count):
+    history = History()
+    for i in range(1, count + 1):
+        history.add(Interval(last_step=i, loss_mean=None if i % 5 == 0 else i / 2))
+        history.add(Eval(step=i, metrics={"val_loss": i / 3} if i % 2 else {}))
+        if i % 97 == 0 or i > count - 3:
+            means, losses = history.interval_series("loss_mean"), history.eval_series("val_loss")
+            assert_series(means, [(x.last_step, x.loss_mean) for x in history.intervals if x.loss_mean])
+            assert_series(losses, [(x.step, x.step / 3) for x in history.evals if x.metrics])
+    assert history.interval_series("closed_by").values.size == 0
+
+
 def test_systems_and_logs_keep_the_last():
     history = history_of([System(step=i) for i in range(2000)], [Log(step=i) for i in range(2000)])
     assert [s.step for s in history.systems] == list(range(2000 - 1024, 2000))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
@@ -135,12 +135,12 @@ class History(Intake):
     def interval_series(self, name: str) -> Series:
         """A field of the interval records ("loss_mean", "rss_bytes" …); ``steps`` are its last ones."""
         return self._slow_series(
-            ("interval", name), lambda: [(i.last_step, getattr(i, name, None)) for i in self.intervals]
+            ("interval", name), lambda: self._interval_fields.series(name, self.intervals)
         )
 
     def eval_series(self, name: str) -> Series:
         """A metric of the evaluations ("val_loss")."""
-        return self._slow_series(("eval", name), lambda: [(e.step, e.metrics.get(name)) for e in self.evals])
+        return self._slow_series(("eval", name), lambda: self._eval_fields.series(name, self.evals))
 
     def val_loss_name(self) -> str | None:
         """The validation loss's name.
@@ -170,11 +170,8 @@ class History(Intake):
         width = 0 if self.layout is None else self._width(self.layout, name)
         return Columns(np.zeros(0, np.int64), np.zeros((0, width), np.float32))
 
-    def _slow_series(self, key: Hashable, pairs: Callable[[], list[tuple[int, Any]]]) -> Series:
-        """A series over interval or eval records: computed once until the next of them."""
+    def _slow_series(self, key: Hashable, collect: Callable[[], Series]) -> Series:
+        """A series over interval or eval records: the same arrays until the next of them."""
         if key not in self._slow:
-            measured = [(s, float(v)) for s, v in pairs() if isinstance(v, (int, float))]
-            self._slow[key] = Series(
-                np.array([s for s, _ in measured], np.int64), np.array([v for _, v in measured], np.float64)
-            )
+            self._slow[key] = collect()
         return cast("Series", self._slow[key])

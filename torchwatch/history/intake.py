@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from torchwatch.history.columns import ColumnHistory
 from torchwatch.history.learning_rate import LearningRate
-from torchwatch.history.rows import Rows
+from torchwatch.history.rows import Fields, Rows
 from torchwatch.history.scalars import Scalars
 from torchwatch.records import (
     STEP_COLUMNS,
@@ -52,6 +53,10 @@ class Intake:
         self._intervals = Rows[Interval](4096)
         self._epochs = Rows[Epoch](4096)
         self._evals = Rows[Eval](4096)
+        self._interval_fields = Fields[Interval](
+            lambda record, name: getattr(record, name, None), attrgetter("last_step")
+        )
+        self._eval_fields = Fields[Eval](lambda record, name: record.metrics.get(name), attrgetter("step"))
         self._systems = Rows[System](1024, thin=False)
         self._logs = Rows[Log](256, thin=False)
         self._scalars = Scalars()
@@ -126,7 +131,7 @@ class Intake:
 
     def _take_interval(self, record: Interval) -> None:
         self._slow.clear()
-        self._intervals.append(record)
+        self._interval_fields.added(record, others_went=self._intervals.append(record))
         self._see(n for n in _INTERVAL_FIELDS if getattr(record, n) is not None)
         for column in self._columns.values():
             column.close_interval(record.last_step)
@@ -139,7 +144,7 @@ class Intake:
 
     def _take_eval(self, record: Eval) -> None:
         self._slow.clear()
-        self._evals.append(record)
+        self._eval_fields.added(record, others_went=self._evals.append(record))
         for name, value in record.metrics.items():
             known = name in self._eval_best or len(self._eval_best) < _MOST_EVAL_NAMES
             if known and isinstance(value, (int, float)):
