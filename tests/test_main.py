@@ -1,4 +1,6 @@
+import errno
 import importlib
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 from tests.helpers_cli import call
 from tests.helpers_runs import faulty_run, whole_run, write_run
 from torchwatch import __version__
+from torchwatch.__main__ import main
 from torchwatch.commands import TABLE
 
 
@@ -121,11 +124,40 @@ def test_fail_on_gives_code_1_only_when_found(
     assert call(monkeypatch, command, run, "--fail-on", level).code == 0
 
 
-def test_closed_pipe_is_quiet() -> None:
+class ClosedPipe(io.StringIO):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["checks"],
+        ["checks", "--json"],
+        ["explain", "overfitting"],
+        ["tail", "RUN"],
+        ["tail", "RUN", "--json"],
+        ["status", "RUN"],
+        ["diagnose", "RUN"],
+        ["--help"],
+    ],
+    ids=" ".join,
+)
+def test_reader_that_went_away_is_no_error(
+    arguments: list[str], run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    err = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", ClosedPipe())
+    monkeypatch.setattr(sys, "stderr", err)
+    assert main([str(run) if a == "RUN" else a for a in arguments]) == 141
+    assert err.getvalue() == ""
+
+
+def test_closed_pipe_is_quiet_until_the_process_is_gone() -> None:
     program = (
         "import os, sys; from torchwatch.__main__ import main; r, w = os.pipe();"
         "os.dup2(w, 1); os.close(w); os.close(r);"
-        "sys.exit(main(['checks']))"
+        "sys.exit(main(['checks', '--json']))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (141, "")

@@ -79,7 +79,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        _abandon_stdout()
         return PIPE_CLOSED
     except Exception as error:  # noqa: BLE001 - the last place where a failure can become a sentence
         return _report(error)
@@ -125,15 +124,6 @@ def _usage(error: click.ClickException) -> str:
 def _say(sentence: str, code: int) -> int:
     print(f"torchwatch: {printable(sentence, _LONGEST_MESSAGE)}", file=sys.stderr)  # noqa: T201
     return code
-
-
-def _abandon_stdout() -> None:
-    """Point standard output at nothing, or the interpreter complains about the closed pipe when it exits."""
-    try:
-        with open(os.devnull, "w", encoding="ascii") as nowhere:  # noqa: PTH123 - a device, not a path
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
-    except (OSError, ValueError):
-        return
 
 
 if __name__ == "__main__":

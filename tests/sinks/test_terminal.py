@@ -143,3 +143,17 @@ def test_showing_draws_nothing_from_the_random_generators() -> None:
     before = random.getstate()
     shown([*whole_run(), *(alert(layer=f"l{i}", fix="word " * 60) for i in range(9))], Terminal())
     assert random.getstate() == before
+
+
+class ClosedPipe(io.StringIO):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+def test_closed_standard_error_is_an_ordinary_error(capfd: pytest.CaptureFixture[str]) -> None:
+    """Rich would end the process and point the host's standard output at nothing."""
+    sink = TerminalSink(ClosedPipe())
+    with pytest.raises(BrokenPipeError):
+        sink.write(alert())
+    os.write(1, b"still there")
+    assert capfd.readouterr().out == "still there"

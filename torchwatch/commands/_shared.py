@@ -77,13 +77,10 @@ def console(*, stderr: bool = False) -> Console:
 
     ``NO_COLOR`` and ``TERM=dumb`` are obeyed.
     """
-    from rich.console import Console
+    from torchwatch.sinks.lines import Terminal
 
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else _PIPE_WIDTH
-    return Console(
-        stderr=stderr, width=width, markup=False, emoji=False, highlight=False, force_jupyter=False
-    )
+    return Terminal(stderr=stderr, width=None if stream.isatty() else _PIPE_WIDTH)
 
 
 _PIPE_WIDTH = 100_000

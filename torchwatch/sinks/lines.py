@@ -5,8 +5,9 @@ Whatever comes from a run is made printable and put into rich ``Text``, never in
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
+from rich.console import Console
 from rich.text import Text
 
 from torchwatch.records import Alert, Note, RunHeader
@@ -14,8 +15,6 @@ from torchwatch.text import band, duration, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from rich.console import Console
 
     from torchwatch.records import End, Record
 
@@ -25,6 +24,30 @@ SEVERITIES = ("info", "warning", "critical")
 
 INDENT = 10
 SHOWN_PER_BURST = 3
+
+
+class Terminal(Console):
+    """A console that only prints: no markup, no emoji, no notebook output, and no say in a closed pipe.
+
+    Rich would answer a closed pipe by ending the process and pointing its standard output at nothing.
+    """
+
+    def __init__(
+        self, *, file: IO[str] | None = None, stderr: bool = False, width: int | None = None
+    ) -> None:
+        super().__init__(
+            file=file,
+            stderr=stderr,
+            width=width,
+            markup=False,
+            emoji=False,
+            highlight=False,
+            force_jupyter=False,
+        )
+
+    def on_broken_pipe(self) -> None:
+        """Let the error pass to whoever prints."""
+        raise  # noqa: PLE0704 - rich calls this while it handles the error
 
 
 def alert_text(alert: Alert, *, fix: bool = True) -> Text:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import IO, TYPE_CHECKING
 
-from rich.console import Console
-
 from torchwatch.records import End
-from torchwatch.sinks.lines import AlertLines, end_text, show
+from torchwatch.sinks.lines import AlertLines, Terminal, end_text, show
 from torchwatch.sinks.logfile import LogFileSink
 
 if TYPE_CHECKING:
@@ -26,8 +24,7 @@ class TerminalSink:
     """
 
     def __init__(self, stream: IO[str] | None = None, log_file: str | os.PathLike[str] | None = None) -> None:
-        # In a notebook rich would display HTML from whatever thread it is in: a stream stays a stream here.
-        self._console = Console(file=stream, stderr=True, force_jupyter=False, markup=False, emoji=False)
+        self._console = Terminal(file=stream, stderr=True)
         self._lines = AlertLines()
         self._log = None if log_file is None else LogFileSink(log_file, self._complain)
 
