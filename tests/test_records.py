@@ -341,7 +341,6 @@ def _read_through(line: bytes | str) -> None:
         "lr." + "9" * 5000,
     ],
     ids=lambda path: path[:20],
-,
 )
 def test_a_path_that_leads_nowhere_changes_nothing(path: str) -> None:
     body = {"kind": "step", "step": 1, "lr": [0.5], "nonfinite": {path: "nan", "time_s": 3, "epoch": "huge"}}

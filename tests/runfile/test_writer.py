@@ -362,7 +362,8 @@ def test_a_truncated_file_gets_its_header_again(open_writer: Open, left: int) ->
     reader = read_records(writer.path)
     assert list(reader) == [HEADER, Layout(step=1), *steps(4, 2)]
     assert reader.torn_lines == (1 if left else 0)
-    assert encode(HEADER) in writer.path.read_bytes()[kept:].splitlines(keepends=True)
+    written = writer.path.read_bytes().splitlines(keepends=True)
+    assert written.count(encode(HEADER)) == (2 if left else 1)
     assert writer.lost_lines == 5
     assert "was truncated" in (writer.problem or "")
 
