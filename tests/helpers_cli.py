@@ -23,7 +23,9 @@ class Terminal(io.StringIO):
         return True
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object, terminal: bool = False, width: int = 80) -> Result:
+def call(
+    monkeypatch: pytest.MonkeyPatch, *arguments: object, terminal: bool = False, width: int = 80
+) -> Result:
     """Exit code and both streams of one call."""
     out, err = (Terminal(), Terminal()) if terminal else (io.StringIO(), io.StringIO())
     with monkeypatch.context() as patch:

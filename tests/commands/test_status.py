@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -5,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.helpers_cli import call
-from tests.helpers_runs import HOSTILE, faulty_run, hostile_run, is_harmless, whole_run, write_run
+from tests.helpers_runs import HOSTILE, alert, faulty_run, hostile_run, is_harmless, whole_run, write_run
+from torchwatch.diagnosis import Diagnosis, LayerHighlight, diagnose
 
 PROGRESS = (
     "step 100 · epoch 0 · loss 0.12 · 320 samples/s · RAM 512.0 MB · GPU 2.0 GB · 10.2 s"
@@ -53,21 +55,33 @@ def test_what_was_not_run_is_grouped_by_reason(faulty: Path, monkeypatch: pytest
     assert len(rows) <= 6
 
 
-def test_top_layers_come_from_the_diagnosis(faulty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import dataclasses
+def judged(path: Path, names: list[str]) -> Diagnosis:
+    """The diagnosis of a run with an issue in each of these layers."""
+    issues = tuple(alert(layer=name, check=f"check-{i}") for i, name in enumerate(names))
+    layers = tuple(LayerHighlight(n, "Linear", 7, (f"check-{i}",) * 2) for i, n in enumerate(names))
+    return dataclasses.replace(diagnose(path), issues=issues, layers=layers)
 
-    from tests.helpers_runs import alert
-    from torchwatch.diagnosis import LayerHighlight, diagnose
 
-    issues = tuple(alert(layer=f"block{i}", check=f"check-{i}") for i in range(8))
-    layers = tuple(LayerHighlight(f"block{i}", "Linear", 7, (f"check-{i}",) * 2) for i in range(8))
-    found = dataclasses.replace(diagnose(faulty), issues=issues, layers=layers)
+def test_top_layers_and_issues_are_five_at_most(faulty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = judged(faulty, [f"block{i}" for i in range(8)])
     monkeypatch.setattr("torchwatch.diagnosis.diagnose", lambda *_, **__: found)
     shown = call(monkeypatch, "status", faulty).out
     assert shown.count("WARNING") == 5
     assert f"… and 3 more: torchwatch diagnose {faulty}" in shown
     assert "block0  Linear  check-0\n" in shown
     assert "block5  Linear" not in shown
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_layer_names_are_never_markup(terminal: bool, faulty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = judged(faulty, [*HOSTILE, "[red]x[/red]", ":smile:", ""][-5:])
+    monkeypatch.setattr("torchwatch.diagnosis.diagnose", lambda *_, **__: found)
+    shown = call(monkeypatch, "status", faulty, terminal=terminal, width=200).out
+    assert is_harmless(shown, colours=terminal)
+    table = shown[shown.index("Top layers") :]
+    assert "[red]x[/red]" in table
+    assert ":smile:" in table
+    assert "(the model itself)" in table
 
 
 def test_json(faulty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
