@@ -88,19 +88,29 @@ class Frame:
             self._event.synchronize()
 
     def values(self) -> list[Values]:
-        """Every deferred tensor as a flat float64 array, by slot. Recorder thread only."""
+        """Every deferred tensor as a flat float64 array, by slot; empty where it cannot be read.
+
+        Recorder thread only.
+        """
         result: list[Values] = []
         offset = 0
-        for deferred in self._tensors:
-            tensor = deferred.detach()
+        for tensor in self._tensors:
             if tensor.device.type == "cuda" and self._host is not None:
                 result.append(self._host[offset : offset + tensor.numel()].numpy())
                 offset += tensor.numel()
             else:
-                if tensor.dtype not in _NUMPY or tensor.device.type != "cpu":
-                    tensor = tensor.to("cpu", torch.float64)
-                result.append(tensor.numpy().reshape(-1).astype(np.float64))
+                result.append(_on_host(tensor))
         return result
+
+
+def _on_host(tensor: torch.Tensor) -> Values:
+    try:
+        tensor = tensor.detach()
+        if tensor.dtype not in _NUMPY or tensor.device.type != "cpu":
+            tensor = tensor.to("cpu", torch.float64)
+        return tensor.numpy().reshape(-1).astype(np.float64)
+    except RuntimeError:  # a FakeTensor or another subclass without values of its own
+        return np.empty(0)
 
 
 class Probe:

@@ -212,8 +212,10 @@ def outcome_of(
         return Outcome("finished")
     if not issubclass(kind, Exception):
         return Outcome("interrupted", kind.__name__)
+    # format_exception_only survives an exception that cannot be printed
+    said = traceback.format_exception_only(kind, error)[-1].strip()
     lines = traceback.format_exception(kind, error, trace)
-    return Outcome("crashed", f"{kind.__name__}: {error}", "".join(lines)[-20_000:])
+    return Outcome("crashed", said, "".join(lines)[-20_000:])
 
 
 def _default_sinks(config: WatchConfig) -> list[Sink]:

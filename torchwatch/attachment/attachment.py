@@ -105,7 +105,8 @@ class Attachment:
     def enter(self, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Attach; the first step is sampled. ``optimizer``: one that is known before its first step."""
         for probe in self.probes:
-            probe.attach(self.patient, self.config)
+            with self.guard(probe.name):
+                probe.attach(self.patient, self.config)
         if optimizer is not None:
             self.patient.held_by(optimizer)
         me = weakref.ref(self)
@@ -147,10 +148,11 @@ class Attachment:
         full = usable and not self._compiled and self.sampled(number)
         light = usable and not self._compiled and not self.steps.logs_loss
         for probe in self.probes:
-            if full:
-                probe.arm(number)
-            elif self._mode == "full":
-                probe.disarm()
+            with self.guard(probe.name):
+                if full:
+                    probe.arm(number)
+                elif self._mode == "full":
+                    probe.disarm()
         self._mode = "full" if full else "light" if light else "off"
         if self._mode == "off" and self._forward is not None:
             self._forward.remove()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils.hooks import unserializable_hook
 
 from torchwatch.attachment.quiet import Quiet
 from torchwatch.probes import _torch
@@ -24,17 +25,23 @@ Reference = weakref.ref["Attachment"]
 
 
 class _Timed:
-    """Counts our time in the training thread and keeps our failures out of it. A class: it runs per hook."""
+    """Counts our time in the training thread, keeps our failures out of it, hides us from torch functions.
 
-    __slots__ = ("_collector", "_me", "_started")
+    A class rather than a generator: it runs per hook.
+    """
+
+    __slots__ = ("_collector", "_function", "_me", "_started")
 
     def __init__(self, me: Attachment, collector: str) -> None:
         self._me, self._collector = me, collector
 
     def __enter__(self) -> None:
         self._started = self._me.clock()
+        self._function = _torch.without_torch_function()
+        self._function.__enter__()
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        self._function.__exit__(None, None, None)
         me = self._me
         me.steps.spent(me.clock() - self._started)
         if isinstance(error, Exception):
@@ -60,6 +67,7 @@ def forward_hook(reference: Reference) -> Callable[..., None]:
 def gradient_hook(reference: Reference, index: int, seen: Seen) -> Callable[[torch.Tensor], None]:
     """For the gradient of a watched layer's output: its pass is trained on."""
 
+    @unserializable_hook  # a host that saves its outputs is not warned because of us
     def hook(_: torch.Tensor) -> None:
         me = reference()
         if me is not None and me.here:
@@ -72,6 +80,7 @@ def gradient_hook(reference: Reference, index: int, seen: Seen) -> Callable[[tor
 def pass_hook(reference: Reference, number: int) -> Callable[[torch.Tensor], None]:
     """For the gradient of the model's own output: everything in that pass is trained on."""
 
+    @unserializable_hook  # a host that saves its outputs is not warned because of us
     def hook(_: torch.Tensor) -> None:
         me = reference()
         if me is not None and me.here:
@@ -84,10 +93,12 @@ def pass_hook(reference: Reference, number: int) -> Callable[[torch.Tensor], Non
 def loss_hook(reference: Reference, source: str, value: torch.Tensor) -> Callable[[torch.Tensor], None]:
     """A loss counts when a gradient arrives at it: a validation loss never does."""
 
+    @unserializable_hook  # a host that saves its outputs is not warned because of us
     def hook(_: torch.Tensor) -> None:
         me = reference()
         if me is not None and me.here:
-            me.steps.pending.logged.append(("loss", source, value))
+            with _Timed(me, "loss"):
+                me.steps.pending.logged.append(("loss", source, value))
 
     return hook
 

@@ -134,6 +134,20 @@ def compiled(model: torch.nn.Module) -> bool:
     return any(backend is not None for backend in backends.values())
 
 
+def has_values(tensor: torch.Tensor) -> bool:
+    """Whether a tensor holds numbers of its own: not meta, fake, or wrapped in a subclass.
+
+    Fallback: plain tensors and parameters only.
+    """
+    if tensor.is_meta:
+        return False
+    wrapped = getattr(torch.utils._python_dispatch, "is_traceable_wrapper_subclass", None)
+    fake = getattr(sys.modules.get("torch._subclasses.fake_tensor"), "FakeTensor", None)
+    if wrapped is None:
+        return type(tensor) in (torch.Tensor, torch.nn.Parameter)
+    return not (wrapped(tensor) or (fake is not None and isinstance(tensor, fake)))
+
+
 def norms(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     """L2 norms of tensors of one device and dtype, accumulated in at least float32. Shape (n,)."""
     wide = torch.float64 if tensors[0].dtype in (torch.float64, torch.complex128) else torch.float32
@@ -153,6 +167,7 @@ class _TotalNorm:
     def __init__(self) -> None:
         self._observers: list[TotalNormObserver] = []
         self._original: Callable[..., torch.Tensor] | None = None
+        self._ours: Callable[..., torch.Tensor] | None = None
 
     def observe(self, observer: TotalNormObserver) -> bool:
         """Start telling ``observer``; False where this release has no such function."""
@@ -160,18 +175,19 @@ class _TotalNorm:
         if original is None:
             return False
         self._observers.append(observer)
-        if self._original is None:
-            self._original = original
-            setattr(_clip_grad, "_get_total_norm", self._observed(original))  # noqa: B010 - private name
+        if self._ours is None or original is self._original:  # never put in, or thrown out by somebody
+            self._original, self._ours = original, self._observed(original)
+            setattr(_clip_grad, "_get_total_norm", self._ours)  # noqa: B010 - private name
         return True
 
     def leave(self, observer: TotalNormObserver) -> None:
-        """Stop telling ``observer``."""
+        """Stop telling ``observer``. Wrapped by somebody else since, ours stays and does nothing."""
         if observer in self._observers:
             self._observers.remove(observer)
-        if not self._observers and self._original is not None:
-            setattr(_clip_grad, "_get_total_norm", self._original)  # noqa: B010 - private name
-            self._original = None
+        if self._observers or getattr(_clip_grad, "_get_total_norm", None) is not self._ours:
+            return
+        setattr(_clip_grad, "_get_total_norm", self._original)  # noqa: B010 - private name
+        self._original = self._ours = None
 
     def _observed(self, original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         def get_total_norm(tensors: Any, norm_type: float = 2.0, *args: Any, **kwargs: Any) -> torch.Tensor:

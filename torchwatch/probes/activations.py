@@ -29,7 +29,7 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm1d, nn.BatchNorm2d
 _MOST_TENSORS = 16
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Seen:
     """Statistics of one call of one layer, not yet known to belong to a training pass."""
 
@@ -43,7 +43,7 @@ class Seen:
     taken: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Window:
     """Per unit, the number of samples seen when it was last active; ``seen`` counts all samples."""
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from torchwatch.probe import Frame, Probe, Values
+from torchwatch.probes import _torch
 
 Logged = tuple[str, str, "torch.Tensor | float"]
 SOURCES = ("log", "output", "module")
@@ -84,7 +85,9 @@ def as_logged(values: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor | float
 
 def _converted(value: Any) -> torch.Tensor | float | None:
     if isinstance(value, torch.Tensor):
-        if value.numel() == 0 or value.is_complex() or value.is_meta:
+        if hasattr(value, "to_local"):
+            value = value.to_local()
+        if not _torch.has_values(value) or value.numel() == 0 or value.is_complex():
             return None
         return value.detach().clone()
     if isinstance(value, np.ndarray) and value.size == 1:

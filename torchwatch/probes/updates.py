@@ -15,7 +15,7 @@ from torchwatch.probes.gradients import fill
 from torchwatch.records import missing_column
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Slices:
     """Views of the slices of all parameters of one device and dtype, and the buffers they are read into."""
 

@@ -13,7 +13,7 @@ from torchwatch.probe import Frame, Probe, Values
 from torchwatch.probes import _torch
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Left:
     """A gradient as an optimizer left it; ``passes`` are the backward passes that reached its layer since."""
 

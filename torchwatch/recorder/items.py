@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torchwatch.intervals import tidy
-from torchwatch.probe import Frame, Probe
+from torchwatch.probe import Frame, Probe, Values
 from torchwatch.records import Layout, Note, Step
 
 _EVALUATION = ("val_", "valid_", "validation_", "eval_", "test_")
@@ -27,7 +27,10 @@ class Mark:
     def metrics(self) -> dict[str, float | None]:
         """The values as numbers; a slot of the frame (int) is read, a float is itself."""
         arrays = self.frame.values()
-        return {k: tidy(float(arrays[v].mean()) if isinstance(v, int) else v) for k, v in self.values.items()}
+        return {
+            name: tidy(value if isinstance(value, float) else _mean(arrays[value]))
+            for name, value in self.values.items()
+        }
 
 
 Item = Frame | Layout | Mark | Note
@@ -60,6 +63,10 @@ def step_of(frame: Frame, probes: Mapping[str, type[Probe]], say: Callable[[str,
         watch_time_s=round(frame.watch_s, 6),
         **{k: _tidied(v) for k, v in fields.items()},
     )
+
+
+def _mean(values: Values) -> float | None:
+    return float(values.mean()) if values.size else None
 
 
 def _tidied(value: Any) -> Any:
