@@ -197,6 +197,7 @@ def test_the_headers_limits_and_ignores_are_in_force_unless_overridden():
     diagnosis = diagnose(ignoring)
     assert diagnosis.not_run["loss-nonfinite"] == "ignored"
     assert "loss-nonfinite" not in {i.check for i in diagnosis.issues}
+    assert diagnose(ignoring, limits={"overfitting": {}}).not_run["loss-nonfinite"] == "ignored"
     other = diagnose(ignoring, ignore="noisy-loss")
     assert "loss-nonfinite" in {i.check for i in other.issues}
     assert other.not_run["noisy-loss"] == "ignored"

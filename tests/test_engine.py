@@ -176,12 +176,12 @@ def test_one_issue_per_layer_with_the_worst_of_several_findings():
 
 def test_the_summary_tells_an_issue_at_its_worst():
     def find(history: History) -> list[Finding]:
-        worst = [Finding("bad", 12, severity=CRITICAL, value=9.0)]
-        return worst if history.step == 12 else between(10, 20)(history)
+        worst = [Finding(f"bad {history.step}", 12, severity=CRITICAL, value=9.0)]
+        return worst if history.step in (12, 13) else between(10, 20)(history)
 
     engine, _ = run(check("a", find))
     (issue,) = engine.issues
-    assert (issue.state, issue.severity, issue.title, issue.value) == ("resolved", "critical", "bad", 9.0)
+    assert (issue.state, issue.severity, issue.title, issue.value) == ("resolved", "critical", "bad 13", 9.0)
     assert (issue.last_step, issue.epoch, issue.count) == (20, 2, 11)
 
 
@@ -336,6 +336,7 @@ def test_the_last_look_comes_once_with_the_end_record_or_before_it():
     assert engine.feed(Step(step=1)) == []
     assert [a.check for a in engine.finish()] == ["a"]
     assert engine.feed(End()) == []
+    assert engine.issues[0].count == 1
     other = Engine(Selection((check("a", lambda h: [Finding("x", 0)], on=On.END),)))
     assert [a.check for a in other.feed(End())] == ["a"]
     assert other.finish() == []

@@ -148,6 +148,14 @@ def test_a_bucket_holds_the_mean_of_its_finite_values():
     assert older.steps.tolist() == [32]
 
 
+@pytest.mark.parametrize(("count", "width"), [(128, 64), (128 * 64, 64), (129 * 64, 128), (300 * 64, 256)])
+def test_buckets_are_of_one_width_that_doubles(count, width):
+    values = np.arange(1.0, count + 2048 + 1).tolist()
+    older = history_of([batch(steps_of(values))]).older("loss")
+    before = values[:count]
+    assert older.values.tolist() == [np.mean(before[a : a + width]) for a in range(0, count, width)]
+
+
 def test_a_scalar_that_comes_late_has_no_old_values():
     history = history_of(steps_of([1.0] * 3000), steps_of([2.0] * 10, "grad_norm", start=3001))
     assert history.older("grad_norm").values.size == 0
