@@ -48,16 +48,16 @@ def test_without_clipping_nothing_is_said(tmp_path) -> None:
 
 
 def test_the_function_is_put_back_after_the_last_observer() -> None:
-    original = clip_grad._get_total_norm
+    shared, original = _torch._TotalNorm(), clip_grad._get_total_norm
 
     def first(*_: object) -> None: ...
     def second(*_: object) -> None: ...
 
-    assert _torch.TOTAL_NORM.observe(first)
-    assert _torch.TOTAL_NORM.observe(second)
-    _torch.TOTAL_NORM.leave(first)
+    assert shared.observe(first)
+    assert shared.observe(second)
+    shared.leave(first)
     assert clip_grad._get_total_norm is not original
-    _torch.TOTAL_NORM.leave(second)
+    shared.leave(second)
     assert clip_grad._get_total_norm is original
 
 
