@@ -58,6 +58,13 @@ def test_near_miss_a_quarter_or_256_mb_not_reached():
     assert_fires(SLUG, run(lambda i: 200 + 20 * i), limits={"least_mb": 0})
 
 
+def test_near_miss_the_middle_lies_lower():
+    later = [500, 900, 900, 600, 600, 620, 620, 700, 700, 720, 750, 900]
+    bumpy = run(lambda i: ([500] * 3 + later)[i - 1], intervals=15)
+    assert_quiet(SLUG, bumpy, limits={"confidence": 0})
+    assert_fires(SLUG, bumpy, limits={"confidence": 0, "thirds": 0})
+
+
 def test_in_the_first_epoch_it_may_be_the_data():
     data = run(lambda i: 500 + 100 * i, epochs=False)
     assert_quiet(SLUG, data, allow_info=True)

@@ -64,6 +64,10 @@ def test_near_miss_every_epoch_starts_slowly_is_an_info():
     assert "persistent_workers" in assert_fires(SLUG, slow, severity="info").detail
 
 
+def test_near_miss_several_slow_starts_in_a_stretch():
+    assert_quiet(SLUG, run(lambda i: 2.0 if i % 10 == 1 else 0.001, epoch_steps=10), allow_info=True)
+
+
 def test_near_miss_one_slow_stretch():
     assert_quiet(SLUG, run(lambda i: 0.1 if 100 < i <= 150 else 0.0001))
     assert_fires(SLUG, run(lambda i: 0.1 if 100 < i <= 150 else 0.0001), limits={"stretches": 1}, by=150)

@@ -48,6 +48,12 @@ def test_info_when_the_step_grew_for_no_known_reason():
     assert_fires(SLUG, dropped, severity="info", since=(551, 551), by=700)
 
 
+def test_info_when_waiting_grew_but_explains_little():
+    dropped = run(slower(12, factor=4.0), wait_share=lambda i: 0.2 if i >= 12 else 0.05)
+    assert_quiet(SLUG, dropped, allow_info=True)
+    assert_fires(SLUG, dropped, severity="info")
+
+
 def test_warning_when_steps_keep_growing():
     assert_fires(SLUG, run(lambda i: 0.5 * (1 + 0.1 * max(0, i - 6))), severity="warning")
 

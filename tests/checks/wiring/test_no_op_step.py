@@ -47,9 +47,18 @@ def test_quiet_on_moving_weights():
         {"grad_norm": 0.3, "update_ratio": [0.0 if i % 3 else 0.1 for i in range(60)]},
         {"grad_norm": 0.3, "update_ratio": moves(30), "lr": [0.1 if i < 30 else 0.0005 for i in range(60)]},
         {"grad_norm": 0.3, "update_ratio": moves(30), "lr": [0.1 if i < 30 else 0.0 for i in range(60)]},
+        {"grad_norm": 0.3, "update_ratio": 0.0, "lr": 0.0},
         {"grad_norm": [None if i % 2 else 0.3 for i in range(60)], "update_ratio": 0.0, "skipped": None},
     ],
-    ids=["no gradient", "skipped", "two in a row", "decayed", "lr zero", "gradient not measured"],
+    ids=[
+        "no gradient",
+        "skipped",
+        "two in a row",
+        "decayed",
+        "lr zero",
+        "lr zero from the start",
+        "gradient not measured",
+    ],
 )
 def test_near_misses(near):
     assert_quiet(SLUG, records(steps=60, **near), ready=False)

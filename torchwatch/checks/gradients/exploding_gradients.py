@@ -149,7 +149,7 @@ def _reference(history: History, name: str, start: int, limits: Limits) -> float
     first, window = history.first(name), history.series(name)
     later = window.steps > max(start, int(first.steps[-1]))
     values = np.concatenate([first.values[first.steps > start], window.values[later]])
-    values = values[: len(values) - _WINDOW][: limits.reference_steps]
+    values = values[: limits.reference_steps]
     values = values[np.isfinite(values)]
     if len(values) < max(1, limits.reference_least):
         return None

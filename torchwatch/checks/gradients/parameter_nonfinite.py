@@ -2,7 +2,8 @@
 
 What it detects
     A weight norm (read on sampled steps) or an update ratio (a fixed slice of every parameter, normally
-    read at every step) is NaN or infinite. Both are measured after the optimizer's step.
+    read at every step) is NaN or infinite. Both are measured after the optimizer's step. Finite weights
+    beyond 1e19 count too: the square of their norm no longer fits into float32.
 
 Why it matters
     A NaN in one weight reaches every output that depends on it, the loss, and one step later all weights.
