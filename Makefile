@@ -23,8 +23,9 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint test
-	$(BIN)/python -m pytest -n 2 -m "slow and not gpu"
+# All tests, slow ones too, and the benches; writes what it saw to docs/checked.md.
+check: lint
+	$(BIN)/python benchmarks/check_all.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
