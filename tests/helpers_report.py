@@ -1,9 +1,7 @@
 """Run files for tests of the report: a small CNN's training, healthy, faulty or hostile, without torch.
 
-The numbers follow simple laws (an exponential loss, gradients that shrink towards the input) so that a
-reader of a
-plot knows what it should show. Alerts are those of the real engine, in the places where a recorder
-writes them.
+The numbers follow simple laws (an exponential loss, gradients that shrink towards the input): a reader
+of a plot knows what it should show. Alerts are those of the real engine, where a recorder writes them.
 """
 
 from __future__ import annotations

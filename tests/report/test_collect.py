@@ -97,7 +97,7 @@ def test_thousands_of_observations_are_bounded_and_no_bad_one_is_lost():
     for step in range(1, 10_001):
         value = math.nan if step == 7_777 else 1.0
         collector.add(Step(step=step, grad_norms=column(1.0, 1.0, value)))
-    assert len(collector._seen["gradients"]._steps) < 1024
+    assert len(collector._layers._seen["gradients"]._steps) < 1024
     layers = collector.finish().trace.maps["gradients"]
     assert layers.bad.sum() == 1
     at = layers.edges[layers.bad[0].argmax()]

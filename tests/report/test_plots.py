@@ -118,10 +118,3 @@ def test_a_plot_that_fails_does_not_stop_the_others(report_of, monkeypatch):
     pictures = draw_all(report_of("healthy"))
     assert pictures["memory"] == Failure("memory", "Memory", "ValueError: no ink")
     assert isinstance(pictures["throughput"], Picture)
-
-
-def test_progress_names_each_plot(report_of, monkeypatch):
-    monkeypatch.setattr(plots, "NAMES", ("memory", "throughput"))
-    said: list[str] = []
-    draw_all(report_of("healthy"), said.append)
-    assert said == ["Memory", "Throughput and waiting"]

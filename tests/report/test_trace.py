@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from torchwatch.report import trace
 
@@ -34,13 +33,19 @@ def test_nan_alone_does_not_count_as_thinned_and_is_drawable():
     assert len(curve.steps) == 0
 
 
-def test_moving_mean_is_centred_and_forgets_a_huge_value():
-    values = np.ones(100)
+def test_moving_median_is_centred_and_ignores_a_spike():
+    values = np.arange(100.0)
     values[10] = 1e30
-    mean = trace.moving_mean(np.arange(100), values, 5)
-    assert mean.values[5] == 1.0
-    assert mean.values[9] > 1e29
-    assert mean.values[50:] == pytest.approx(1.0)
+    median = trace.moving_median(np.arange(100), values, 5)
+    assert median.values[50] == 50.0
+    assert median.values[9:12].max() <= 12.0
+
+
+def test_moving_median_does_not_rise_before_a_jump():
+    values = np.where(np.arange(200) < 100, 0.1, 2.3)
+    median = trace.moving_median(np.arange(200), values, 17)
+    assert median.values[:99].max() == 0.1
+    assert median.values[101:].min() == 2.3
 
 
 def test_layer_map_takes_medians_and_drops_layers_never_seen():

@@ -31,7 +31,7 @@ def test_the_report_goes_beside_its_run(run: str, directory: str):
 @pytest.fixture
 def drawn(monkeypatch, pictures_of):
     """Writing without drawing again."""
-    monkeypatch.setattr(write, "draw_all", lambda report, progress: pictures_of("faulty"))
+    monkeypatch.setattr(write, "draw_all", lambda report: pictures_of("faulty"))
 
 
 def test_files_are_written_private_and_whole(report_of, tmp_path, drawn):

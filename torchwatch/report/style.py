@@ -248,12 +248,9 @@ def _padded(limits: tuple[float, float], last: float) -> tuple[float, float]:
     return (-0.01 * end if last > 1 else 0.0, max(end * 1.01, 2.0 if last <= 1 else min(high, end * 1.01)))
 
 
-def empty(axes: Axes, message: str, theme: Theme) -> None:
-    """Say in the middle of the axes that there is nothing to draw, and why."""
-    axes.text(0.5, 0.5, message, ha="center", va="center", color=theme.muted, transform=axes.transAxes)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.grid(visible=False)
+def legend_above(axes: Axes) -> None:
+    """A legend above the axes and above the numbers of incidents, where it hides no data."""
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=1.7, ncols=4)
 
 
 def colormap(name: str, theme: Theme) -> Colormap:

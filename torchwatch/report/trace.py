@@ -1,8 +1,7 @@
 """What the plots draw: the curves and layer maps of a run, reduced to a size that a screen can show.
 
 A curve of a million steps becomes about a thousand buckets, each with its minimum, mean and maximum, so
-that a
-spike of one step is still there. Values that were measured as NaN or infinite are kept apart as *bad* steps.
+that a spike of one step is still there. Values measured as NaN or infinite are kept apart as *bad* steps.
 """
 
 from __future__ import annotations
@@ -27,9 +26,8 @@ class Curve:
     """One scalar over the steps.
 
     ``steps``, ``mean``, ``low`` and ``high`` have one entry per bucket (NaN where nothing finite was
-    measured);
-    ``bad`` are steps at which NaN or an infinity was measured; ``count`` is how many values were measured;
-    ``thinned`` whether a bucket stands for several steps.
+    measured); ``bad`` are steps at which NaN or an infinity was measured; ``count`` is how many values were
+    measured; ``thinned`` whether a bucket stands for several steps.
     """
 
     steps: Floats
@@ -50,10 +48,9 @@ class Curve:
 class LayerMap:
     """One number per layer and time bin.
 
-    ``values`` is (layers, bins): NaN where nothing was measured; ``bad`` (same shape) is where NaN or
-    an infinity
-    was measured. ``edges`` (bins + 1) are steps. ``total`` counts the layers measured before the cut to
-    the worst.
+    ``values`` is (layers, bins): NaN where nothing was measured; ``bad`` (same shape) is where NaN or an
+    infinity was measured. ``edges`` (bins + 1) are steps. ``total`` counts the layers measured before the
+    cut to the worst.
     """
 
     names: tuple[str, ...]
@@ -80,12 +77,11 @@ class Points:
 class Trace:
     """Everything the plots draw. A name that was not measured is not in its mapping.
 
-    ``curves``: step scalars (``loss``, ``lr``, ``grad_norm``, ``grad_norm_preclip``, ``update_ratio``,
-    ``step_time_s``) and ``metrics.<name>``. ``smooth``: the loss's moving mean over ``window`` steps.
-    ``evals``: metrics of evaluations. ``intervals``: fields of interval records at their last step.
-    ``systems``:
-    fields of system records over seconds. ``maps``: ``gradients`` (RMS of a layer's gradients), ``updates``
-    (‖Δw‖/‖w‖), ``dead`` and ``zero`` (fractions). ``epochs``: step at which each epoch ended.
+    ``curves``: step scalars (``loss``, ``lr``, ``grad_norm``, ``grad_norm_preclip``, ``update_ratio``)
+    and ``metrics.<name>``. ``smooth``: the loss's moving median over ``window`` steps. ``evals``: metrics of
+    evaluations. ``intervals``: fields of interval records at their last step. ``systems``: fields of system
+    records over seconds. ``maps``: ``gradients`` (RMS of a layer's gradients), ``updates`` (‖Δw‖/‖w‖),
+    ``dead`` and ``zero`` (fractions).
     """
 
     last_step: int = 0
@@ -96,7 +92,6 @@ class Trace:
     intervals: dict[str, Points] = field(default_factory=dict)
     systems: dict[str, Points] = field(default_factory=dict)
     maps: dict[str, LayerMap] = field(default_factory=dict)
-    epochs: Ints = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 def curve(steps: Ints, values: Floats, buckets: int = BUCKETS) -> Curve:
@@ -113,8 +108,11 @@ def curve(steps: Ints, values: Floats, buckets: int = BUCKETS) -> Curve:
     return Curve(at, mean, low, high, bad, len(values), thinned=True)
 
 
-def moving_mean(steps: Ints, values: Floats, window: int) -> Points:
-    """Mean of the finite values in a centred window of ``window`` steps, at up to :data:`BUCKETS` points."""
+def moving_median(steps: Ints, values: Floats, window: int) -> Points:
+    """Median of the finite values in a centred window of ``window`` steps, at up to :data:`BUCKETS` points.
+
+    A median, because a mean would begin to rise half a window before a jump.
+    """
     finite = np.isfinite(values)
     x, y = np.asarray(steps[finite], np.float64), values[finite]
     if not len(x):
@@ -122,13 +120,11 @@ def moving_mean(steps: Ints, values: Floats, window: int) -> Points:
     at = np.unique(np.linspace(0, len(x) - 1, min(len(x), BUCKETS)).astype(np.int64))
     start = np.maximum(at - window // 2, 0)
     stop = np.minimum(at + (window + 1) // 2, len(x))
-    # A running sum would lose every later value to rounding after one loss of 1e30.
-    means = np.array([y[a:b].mean() for a, b in zip(start, stop, strict=True)])
-    return Points(x[at], means)
+    return Points(x[at], np.array([np.median(y[a:b]) for a, b in zip(start, stop, strict=True)]))
 
 
 def layer_map(
-    names: list[str], steps: Ints, values: Floats, bad: npt.NDArray[np.bool_], last_step: int
+    names: tuple[str, ...], steps: Ints, values: Floats, bad: npt.NDArray[np.bool_], last_step: int
 ) -> LayerMap | None:
     """Bin observations (n, layers) into at most :data:`MAP_BINS` medians; None if nothing was seen.
 

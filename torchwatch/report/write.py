@@ -39,7 +39,8 @@ def write_report(report: Report, out: Path, progress: Callable[[str], None] = la
     Raises:
         UsageError: the directory cannot be made or written.
     """
-    pictures = draw_all(report, lambda title: progress(f"drawing {title.lower()}"))
+    progress("drawing the plots")
+    pictures = draw_all(report)
     progress("writing")
     content = sections(report)
     files = {

@@ -9,10 +9,10 @@ def axes_of(report, number: int = 0):
         return loss.draw(report, style.LIGHT).axes[number]
 
 
-def test_train_mean_and_validation_are_lines_with_names(report_of):
+def test_train_median_and_validation_are_lines_with_names(report_of):
     axes = axes_of(report_of("faulty"))
     names = [t.get_text() for t in axes.get_legend().get_texts()]
-    assert names == ["train", "train, mean of 18 steps", "val_loss"]
+    assert names == ["train", "train, median of 18 steps", "val_loss"]
     train = axes.get_lines()[0]
     assert len(train.get_xdata()) == 360
     assert axes.get_ylabel() == "loss"

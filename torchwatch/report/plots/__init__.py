@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 from torchwatch.report import style
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torchwatch.report.report import Report
 
 NAMES = (
@@ -52,19 +50,11 @@ class Failure:
     reason: str
 
 
-def draw_all(
-    report: Report, progress: Callable[[str], None] = lambda _: None
-) -> dict[str, Picture | Failure]:
-    """Draw every plot that the run has data for, by name; one that fails does not stop the others.
-
-    Args:
-        report: what to draw.
-        progress: called with a plot's title before it is drawn.
-    """
+def draw_all(report: Report) -> dict[str, Picture | Failure]:
+    """Draw every plot that the run has data for, by name; one that fails does not stop the others."""
     drawn: dict[str, Picture | Failure] = {}
     for name in NAMES:
         module = importlib.import_module(f"torchwatch.report.plots.{name}")
-        progress(module.TITLE)
         try:
             picture: Picture | Failure | None = _draw(report, name, module)
         except Exception as error:  # noqa: BLE001 - a report without one plot is better than none

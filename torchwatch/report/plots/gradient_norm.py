@@ -54,6 +54,6 @@ def draw(report: Report, theme: style.Theme) -> Figure | None:
     style.scale(axes, *shown)
     axes.set_ylabel("L2 norm of all gradients")
     draw_incidents(axes, report.marks, theme)
-    axes.legend(loc="upper right")
+    style.legend_above(axes)
     style.steps_axis(axes, report.trace.last_step)
     return drawn

@@ -1,4 +1,4 @@
-"""Loss of every step, its moving mean, validation losses, and where incidents began."""
+"""Loss of every step, its moving median, validation losses, and where incidents began."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def caption(report: Report) -> str:
     words = "Thin: the loss of every step"
     if thin is not None and thin.thinned:
         words += f" ({thin.count:,} steps, drawn as the range from the smallest to the largest in each pixel)"
-    words += f". Thick: its mean over {trace.window} steps." if trace.window > 1 else "."
+    words += f". Thick: their median over {trace.window} steps." if trace.window > 1 else "."
     if _losses(report):
         words += " Points: losses of the evaluations."
     if report.marks:
@@ -87,7 +87,7 @@ def _draw_loss(report: Report, axes: Axes, theme: style.Theme, evals: dict[str, 
             )
         draw_bad(axes, curve.bad, theme, "loss NaN or ∞")
     if trace.smooth is not None and trace.window > 1:
-        what = f"train, mean of {trace.window} steps"
+        what = f"train, median of {trace.window} steps"
         axes.plot(trace.smooth.at, trace.smooth.values, color=theme.series[0], linewidth=1.8, label=what)
     for i, (name, points) in enumerate(evals.items()):
         colour = theme.series[1 + i % (len(theme.series) - 1)]
@@ -106,7 +106,7 @@ def _draw_loss(report: Report, axes: Axes, theme: style.Theme, evals: dict[str, 
     style.scale(axes, *shown)
     axes.set_ylabel("loss")
     draw_incidents(axes, report.marks, theme)
-    axes.legend(loc="upper right")
+    style.legend_above(axes)
 
 
 def _losses(report: Report) -> dict[str, Points]:

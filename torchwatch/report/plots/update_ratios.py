@@ -66,4 +66,4 @@ def _draw_curve(report: Report, axes: Axes, theme: style.Theme) -> None:
     draw_incidents(axes, report.marks, theme)
     style.steps_axis(axes, report.trace.last_step)
     if len(curve.bad):
-        axes.legend(loc="upper right")
+        style.legend_above(axes)
