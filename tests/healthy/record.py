@@ -1,4 +1,4 @@
-"""The ten healthy trainings by name, and how one is recorded."""
+"""The healthy trainings by name, and how one is recorded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tests.healthy import images, tables, text
+from tests.healthy import images, shapes, tables, text
 from torchwatch.config import WatchConfig
 from torchwatch.watcher import Watcher
 
@@ -29,6 +29,8 @@ TRAININGS: Mapping[str, Callable[[images.Start], None]] = MappingProxyType(
         "warm-restarts": images.warm_restarts,
         "fine-tuning": images.fine_tuning,
         "small-batches": images.small_batches,
+        "contrastive": shapes.contrastive,
+        "accumulation": shapes.accumulation,
     }
 )
 
