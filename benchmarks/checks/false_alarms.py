@@ -121,7 +121,9 @@ def per_epoch(level: Values, epoch_steps: int) -> dict[int, float]:
 def val(rng: Random, level: Values, epoch_steps: int, share: float, gap: float = 1.1) -> dict[int, dict]:
     """A validation loss that follows the training level at a distance, with noise."""
     points = per_epoch(level, epoch_steps)
-    return {s: {"val_loss": v * gap * float(np.exp(share * rng.standard_normal()))} for s, v in points.items()}
+    return {
+        s: {"val_loss": v * gap * float(np.exp(share * rng.standard_normal()))} for s, v in points.items()
+    }
 
 
 HEALTHY: dict[str, Callable[[Random], Curves]] = {}
@@ -303,7 +305,10 @@ def val_loss_up_accuracy_up(rng: Random) -> Curves:
     evals: dict[int, dict[str, float | None]] = {}
     for i, s in enumerate(range(40, 1201, 40)):
         accuracy = 0.9 - 0.5 * np.exp(-i / 10) + 0.002 * rng.standard_normal()
-        evals[s] = {"val_loss": 0.5 + 0.02 * abs(i - 5) + 0.005 * rng.standard_normal(), "val_accuracy": accuracy}
+        evals[s] = {
+            "val_loss": 0.5 + 0.02 * abs(i - 5) + 0.005 * rng.standard_normal(),
+            "val_accuracy": accuracy,
+        }
     return Curves(noisy(rng, level, 0.1), 40, evals=evals)
 
 
@@ -429,7 +434,8 @@ def overfits_in_few_epochs(rng: Random) -> Curves:
     train = decay(2000, 2.0, 0.02, 0.15)
     levels = [0.60, 0.45, 0.47, 0.55, 0.63, 0.74, 0.80, 0.91, 1.0, 1.1]
     evals = {
-        (i + 1) * 200: {"eval_loss": v * float(np.exp(0.01 * rng.standard_normal()))} for i, v in enumerate(levels)
+        (i + 1) * 200: {"eval_loss": v * float(np.exp(0.01 * rng.standard_normal()))}
+        for i, v in enumerate(levels)
     }
     return Curves(noisy(rng, train, 0.2), 200, evals=evals, onset=400, expected=("overfitting",))
 
@@ -488,13 +494,19 @@ def main() -> None:
         if not options.only or name in options.only:
             seen = tally(make, options.seeds, show=options.show)
             total, alarmed = total + seen.runs, alarmed + seen.alarmed
-            print(f"{name:34} {seen.alarmed:>2}/{seen.runs:<3} {dict(seen.checks)} {dict(seen.infos)}", flush=True)
+            print(
+                f"{name:34} {seen.alarmed:>2}/{seen.runs:<3} {dict(seen.checks)} {dict(seen.infos)}",
+                flush=True,
+            )
     print(f"{'all healthy':34} {alarmed}/{total}\n\n{'faulty':34} found  early  median delay  who")
     for name, make in FAULTY.items():
         if not options.only or name in options.only:
             seen = tally(make, options.seeds, show=options.show)
             delay = int(np.median(seen.delays)) if seen.delays else -1
-            print(f"{name:34} {seen.alarmed:>2}/{seen.runs:<3} {seen.early:>5} {delay:>13}  {dict(seen.checks)}", flush=True)
+            print(
+                f"{name:34} {seen.alarmed:>2}/{seen.runs:<3} {seen.early:>5} {delay:>13}  {dict(seen.checks)}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -127,6 +127,16 @@ def noise(values: Values) -> float:
     return sigma / math.sqrt(1.5) * (1 + 2 / bends.size)
 
 
+def noise_at(level: float, values: Values) -> float:
+    """σ as :func:`noise`, for a value of this level: in the logarithm where that exists.
+
+    A loss falls like an exponential and scatters in proportion to its level; its logarithm is straight.
+    """
+    if level > 0 and values.size and values.min() > 0:
+        return level * noise(np.log(values))
+    return noise(values)
+
+
 def step_noise(values: Values) -> float:
     """σ of the step-to-step scatter, from differences of neighbours: no slow trend is in it. NaN below 3.
 

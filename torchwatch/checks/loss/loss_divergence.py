@@ -31,7 +31,7 @@ from torchwatch.checks.loss._curves import (
     falls,
     has_signs,
     lr_rose,
-    noise,
+    noise_at,
     plays_against_itself,
     slope,
 )
@@ -95,7 +95,9 @@ def _start(losses: Curve, end: int) -> int:
 def _sigma(losses: Curve, start: int) -> float:
     """σ of the difference of two interval means, from what came before the rise; 0 where nothing tells."""
     typical = float(np.median(losses.error[max(0, start - _LEVEL) : start + 1]))
-    return math.sqrt(2) * float(np.nanmax([noise(losses.mean[: start + 1]), typical]))
+    return math.sqrt(2) * float(
+        np.nanmax([noise_at(float(losses.mean[start]), losses.mean[: start + 1]), typical])
+    )
 
 
 def _holds(losses: Curve, start: int, end: int, limits: Limits) -> bool:

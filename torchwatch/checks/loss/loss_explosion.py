@@ -22,6 +22,7 @@ When it is fine
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +38,8 @@ from torchwatch.checks.loss._curves import (
     has_signs,
     lr_rose,
     middle,
-    noise,
+    noise_at,
+    plays_against_itself,
     scatter,
 )
 from torchwatch.history import History, Series
@@ -54,14 +56,16 @@ class Limits:
         ratio: smallest ratio of the level after to the level before (ratio).
         recent_steps: steps that make the level after (steps).
         before_steps: steps that make the level before (steps).
-        sigmas: guard: smallest jump, in σ of the loss before, of its logarithm where that exists (σ).
+        sigmas: guard: smallest jump, in σ of such a level; of its logarithm where that exists (σ).
         sustained: guard: 1 asks that each of the recent steps lies above the trigger (switch).
         unseen_steps: guard: the recent losses must lie above all but a few of as many steps before (steps).
         first_level: guard: critical only above this multiple of the first interval's mean, otherwise a
             warning, and that only from intervals (ratio).
+        first_floor: guard: smallest jump between intervals over the first interval's mean (share).
         lr_intervals: guard: a jump this soon after a logged rise of the lr is only noted (intervals).
         settle_intervals: guard: a jump below the first level is only noted until so many intervals show it,
             and where the loss falls again after it (intervals).
+        adversarial: guard: 1 only notes a jump between intervals of a loss that is not made to fall (switch).
     """
 
     ratio: float = 2.0
@@ -71,8 +75,10 @@ class Limits:
     sustained: int = 1
     unseen_steps: int = 500
     first_level: float = 1.0
+    first_floor: float = 0.1
     lr_intervals: int = 2
     settle_intervals: int = 2
+    adversarial: int = 1
 
 
 def find(history: History, limits: Limits) -> list[Finding] | NotReady:
@@ -118,7 +124,10 @@ def _at_step(
     history: History, losses: Series, end: int, before: float, recent: float, limits: Limits
 ) -> Finding | None:
     start = end - limits.recent_steps
-    reference = losses.values[max(0, start - max(limits.unseen_steps, limits.before_steps)) : start]
+    # The high losses at the beginning are what the first level stands for.
+    begin = int(np.searchsorted(losses.steps, history.intervals[0].last_step)) if history.intervals else 0
+    begin = min(max(begin, start - limits.unseen_steps), start - limits.before_steps)
+    reference = losses.values[begin:start]
     reference = reference[np.isfinite(reference)]
     signed = has_signs(history)
     sigma = scatter(reference) if signed else _log_sigma(losses.values[start - limits.before_steps : start])
@@ -129,7 +138,13 @@ def _at_step(
     above = first is None or not limits.first_level or recent > limits.first_level * first
     unseen = not limits.unseen_steps or least > np.sort(reference)[-1 - min(4, reference.size // 50)]
     # A sharp verdict below the first level would hit every change of curriculum: intervals judge those.
-    if jump <= limits.sigmas * sigma or not above or not unseen or (limits.sustained and least <= trigger):
+    noise_of_level = sigma * _median_error(limits)
+    if (
+        jump <= limits.sigmas * noise_of_level
+        or not above
+        or not unseen
+        or (limits.sustained and least <= trigger)
+    ):
         return None
     quiet = np.flatnonzero(losses.values[:end] <= trigger)
     onset = int(losses.steps[quiet[-1] + 1 if quiet.size else 0])
@@ -138,9 +153,14 @@ def _at_step(
     severity = Severity.INFO if restart and not far else Severity.CRITICAL
     detail = (
         f"Median of the last {limits.recent_steps} steps {number(recent)}, of {limits.before_steps} before "
-        f"{number(before)}; the jump is {_in_sigmas(jump, sigma)}. First level {number(first)}."
+        f"{number(before)}; the jump is {_in_sigmas(jump, noise_of_level)}. First level {number(first)}."
     )
     return _finding(before, recent, onset, severity, detail, trigger, signed=signed, restart=restart)
+
+
+def _median_error(limits: Limits) -> float:
+    """σ of the median of the recent steps over σ of one step: √(π ⁄ 2n) for normal noise."""
+    return min(1.0, math.sqrt(math.pi / 2 / limits.recent_steps))
 
 
 def _log_sigma(values: Values) -> float:
@@ -167,7 +187,8 @@ def _between_intervals(history: History, limits: Limits) -> list[Finding] | NotR
         sigma = _interval_sigma(losses, at, signed=signed)
         base = _base(losses, at)
         trigger = base + limits.sigmas * sigma if signed else limits.ratio * base
-        lasting = losses.mean[at:].min() > trigger and losses.mean[at] - base > limits.sigmas * sigma
+        least = max(limits.sigmas * sigma, limits.first_floor * abs(float(losses.mean[0])))
+        lasting = losses.mean[at:].min() > trigger and losses.mean[at] - base > least
         if lasting and not (signed and not sigma) and _typical(history, losses, limits) > trigger:
             return [_at_interval(history, losses, at, trigger, limits)]
     return []
@@ -181,7 +202,7 @@ def _base(losses: Curve, at: int) -> float:
 def _interval_sigma(losses: Curve, at: int, *, signed: bool) -> float:
     """σ of an interval mean; of a single step for a loss with signs, whose level may swing by as much."""
     typical = losses.spread[at - 1] if signed else losses.error[at - 1]
-    return float(np.nanmax([noise(losses.mean[:at]), float(typical)]))
+    return float(np.nanmax([noise_at(_base(losses, at), losses.mean[:at]), float(typical)]))
 
 
 def _typical(history: History, losses: Curve, limits: Limits) -> float:
@@ -202,7 +223,10 @@ def _at_interval(history: History, losses: Curve, at: int, trigger: float, limit
     expected = restart and (losses.mean.size - at <= limits.lr_intervals or not above)
     early = losses.mean.size - at < limits.settle_intervals
     falling = bool(limits.settle_intervals) and not above and (early or falls(history, onset, history.step))
-    severity = Severity.INFO if expected or falling else Severity.CRITICAL if above else Severity.WARNING
+    excused = bool(limits.adversarial) and plays_against_itself(history) is not None
+    severity = Severity.CRITICAL if above else Severity.WARNING
+    if expected or falling or excused:
+        severity = Severity.INFO
     detail = (
         f"Interval means {number(base)} before step {int(losses.first_step[at])}, then "
         f"{number(float(losses.mean[at]))}, now {number(now)}. First interval {number(first)}."

@@ -44,6 +44,7 @@ class Limits:
         steps: steps after warm-up that must have been seen (steps).
         sigmas: guard: a fall counts as learning only beyond as many σ of an interval mean (σ).
         precision: guard: silent while noise could hide a fall of more than this (share).
+        risen: guard: silent where the loss lies further above its first level: it diverges (share).
         warm_up: guard: 1 leaves warm-up out of ``intervals`` and ``steps`` (switch).
         chance_share: guard: where ln K is known, a level further below it than this is only noted, because
             the model was not fresh (share).
@@ -56,6 +57,7 @@ class Limits:
     steps: int = 200
     sigmas: float = 2.0
     precision: float = 0.05
+    risen: float = 0.1
     warm_up: int = 1
     chance_share: float = 0.1
     excuses: int = 1
@@ -69,6 +71,8 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
         return NotReady(reason)
     first = float(losses.mean[0])
     if not first:
+        return []
+    if limits.risen and losses.mean[-1] - first > limits.risen * abs(first):
         return []
     lowest = 1 + int(losses.mean[1:].argmin())
     best = float(losses.mean[lowest])
@@ -141,7 +145,7 @@ def _finding(history: History, losses: Curve, best: float, limits: Limits) -> Fi
     excuse = _excuse(history) if limits.excuses else None
     if excuse is None and chance and limits.chance_share and first < (1 - limits.chance_share) * chance[1]:
         excuse = f"the run began well below ln {chance[0]} = {number(chance[1])}, so the model was not fresh"
-    near = chance is not None and abs(first / chance[1] - 1) <= max(limits.chance_share, 0.05)
+    near = chance is not None and abs(now / chance[1] - 1) <= max(limits.chance_share, 0.05)
     compared = f" Guessing among {chance[0]} classes gives {number(chance[1])}." if chance and near else ""
     fall = 100 * (first - best) / abs(first)
     return Finding(

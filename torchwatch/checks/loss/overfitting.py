@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
-from torchwatch.checks.loss._curves import Values, first_level, noise
+from torchwatch.checks.loss._curves import Values, first_level, noise, noise_at
 from torchwatch.history import History, Series
 from torchwatch.text import number, printable
 
@@ -117,7 +117,7 @@ def _is_worse(val: Values, best: int, patience: int, limits: Limits) -> bool:
         return False
     if not limits.sigmas:
         return True
-    sigma = noise(val)
+    sigma = noise_at(level, val)
     if math.isnan(sigma):
         return False
     luck = math.sqrt(2 * math.log(val.size))
