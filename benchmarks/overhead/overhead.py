@@ -3,8 +3,8 @@
     python benchmarks/overhead/overhead.py                # a few minutes
     python benchmarks/overhead/overhead.py --repeats 5    # quicker, noisier
 
-Each repeat runs every variant once on the same workload, in turn; the figures are medians of the ratios of one
-repeat, with the quartiles. Workloads: tiny (a 0.2 ms step), mlp, conv, gpt (a small transformer).
+Each repeat runs every variant once on the same workload, in turn; the figures are medians of the ratios of
+one repeat, with the quartiles. Workloads: tiny (a 0.2 ms step), mlp, conv, gpt (a small transformer).
 """
 
 from __future__ import annotations
@@ -105,7 +105,10 @@ def seconds_per_step(make: Callable[[], Workload], steps: int, config: WatchConf
 
     if config is None:
         return timed(None)
-    with tempfile.TemporaryDirectory() as folder, Watcher(model, Path(folder) / "r.jsonl", config=config) as watch:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Watcher(model, Path(folder) / "r.jsonl", config=config) as watch,
+    ):
         return timed(watch)
 
 
@@ -132,7 +135,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     results = measure(arguments.repeats)
-    print(f"torch {torch.__version__}, {platform.machine()}, one thread; median [quartiles] of watched ÷ bare")
+    print(
+        f"torch {torch.__version__}, {platform.machine()}, one thread; median [quartiles] of watched ÷ bare"
+    )
     print("| workload | bare step |", " | ".join(VARIANTS), "|")
     print("|---|---|" + "---|" * len(VARIANTS))
     for name, figures in results.items():

@@ -1,0 +1,100 @@
+"""Arming: when the forward hook is on, and what that costs a loop that logs its loss."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.modules import module as hooks
+
+from tests.helpers_watch import record, steps_of
+from torchwatch import WatchConfig
+
+CONFIG = WatchConfig(dense_steps=2, activations_every=5, terminal=False)
+
+
+def watched(log: bool, steps: int, tmp_path) -> tuple[list[bool], list]:
+    """Whether the global forward hook was on in each step's forward pass, and the records."""
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    armed: list[bool] = []
+
+    def body(watch) -> None:
+        for _ in range(steps):
+            armed.append(bool(hooks._global_forward_hooks))
+            loss = nn.functional.mse_loss(model(torch.randn(6, 4)), torch.zeros(6, 1))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if log:
+                watch.log(loss=loss)
+
+    return armed, record(model, body, tmp_path / "run.jsonl", config=CONFIG)
+
+
+def test_unsampled_steps_pay_nothing_per_module_once_the_loss_is_logged(tmp_path) -> None:
+    armed, records = watched(log=True, steps=11, tmp_path=tmp_path)
+    assert [i + 1 for i, on in enumerate(armed) if on] == [1, 2, 5, 10]
+    assert [s.step for s in steps_of(records) if s.activations is not None] == [1, 2, 5, 10]
+
+
+def test_while_no_loss_is_logged_a_light_hook_looks_for_one(tmp_path) -> None:
+    armed, records = watched(log=False, steps=11, tmp_path=tmp_path)
+    assert all(armed)
+    assert [s.step for s in steps_of(records) if s.activations is not None] == [1, 2, 5, 10]
+    assert [s.samples for s in steps_of(records)] == [6] * 11
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_compiled_model_keeps_everything_but_activations(tmp_path, when) -> None:
+    inner = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+    model = torch.compile(inner, backend="eager") if when == "before" else inner
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+
+    def body(watch) -> None:
+        run = model if when == "before" else torch.compile(model, backend="eager")
+        for _ in range(4):
+            loss = run(torch.randn(6, 4)).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            watch.log(loss=loss)
+
+    # torch itself warns whoever compiles while a global hook is on; ours does nothing under compile.
+    expected = (
+        pytest.warns(UserWarning, match="global hooks") if when == "after" else contextlib.nullcontext()
+    )
+    try:
+        with expected:
+            records = record(model, body, tmp_path / "run.jsonl")
+    finally:
+        torch._dynamo.reset()
+    steps = steps_of(records)
+    assert len(steps) == 4
+    assert all(s.grad_norm > 0 and s.update_ratio > 0 for s in steps)
+    layouts = [r for r in records if r.kind == "layout"]
+    assert layouts[-1].coverage["activations"] == "unavailable: compiled"
+    assert [p.name for p in layouts[-1].parameters] == ["0.weight", "0.bias", "2.weight", "2.bias"]
+
+
+def test_a_layer_added_in_mid_run_gets_a_new_layout(tmp_path) -> None:
+    model = nn.Sequential(nn.Linear(4, 4))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+
+    def body(watch) -> None:
+        for number in range(6):
+            if number == 3:
+                model.append(nn.Linear(4, 2))
+                optimizer.add_param_group({"params": model[1].parameters()})
+            loss = model(torch.randn(6, 4)).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            watch.log(loss=loss)
+
+    records = record(model, body, tmp_path / "run.jsonl")
+    layouts = [r for r in records if r.kind == "layout"]
+    assert [len(layout.parameters) for layout in layouts][0 :: len(layouts) - 1] == [2, 4]
+    assert [len(s.grad_norms) for s in steps_of(records) if s.grad_norms is not None][-1] == 4
