@@ -91,7 +91,7 @@ def test_no_number_breaks_a_plot(tmp_path, coarse, kind: str):
 
 
 @pytest.mark.parametrize(
-    "name", ["$x^{", "$\\frac{1}{0}$", "_", "%", "\\", "\x00", "x" * 10_000, HOSTILE, "\ud83d"]
+    "name", ["$x^{", "$\\frac{$", "_", "%", "\\", "\x00", "x" * 10_000, HOSTILE, "\ud83d"]
 )
 def test_no_name_breaks_a_plot(tmp_path, coarse, name: str):
     shape = layout(Plan())

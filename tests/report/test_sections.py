@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 from torchwatch.report.document import Block, Bullets, Callout, Card, Code, Fold, Plot, Section, Table, Text
@@ -102,6 +103,17 @@ def test_every_check_is_found_fine_or_not_run(report_of):
         assert slug in text
 
 
+def test_whether_live_and_replay_agree_is_said(report_of):
+    report = report_of("faulty")
+    assert report.diagnosis.replay_matches
+    assert f"exactly what was raised live: {report.diagnosis.recorded_alerts} alerts." in said(
+        report, "checks"
+    )
+    odd = dataclasses.replace(report.diagnosis, replay_matches=False, replay_difference="step 9: a, b")
+    assert "step 9: a, b" in said(dataclasses.replace(report, diagnosis=odd), "checks")
+    assert "live" not in said(report_of("unfinished"), "checks").lower()
+
+
 def test_what_was_not_recorded_per_layer_is_said(report_of):
     assert "Not recorded per layer in this run: gradients, updates, dead units, zero outputs." in said(
         report_of("no-columns"), "layers"
@@ -119,8 +131,6 @@ def test_not_examined_names_every_examination_and_the_recipe(report_of):
 
 
 def test_without_a_recipe_the_report_says_how_to_give_one(report_of):
-    import dataclasses
-
     report = report_of("healthy")
     header = dataclasses.replace(report.found.header, recipe=None)
     other = dataclasses.replace(report, found=dataclasses.replace(report.found, header=header))

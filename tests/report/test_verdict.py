@@ -44,6 +44,12 @@ def test_crash_comes_first_with_its_error(report_of):
     assert "mat1 and mat2" in verdict.ended
 
 
+def test_a_crash_without_any_issue_is_still_critical(tmp_path):
+    verdict = build_report(write(tmp_path / "a.jsonl", run(Plan(epochs=1, status="crashed")))).verdict
+    assert verdict.tone == "critical"
+    assert verdict.headline == "Crashed at step 45. No warning, no critical."
+
+
 def test_a_file_without_end_says_so(report_of):
     verdict = report_of("unfinished").verdict
     assert verdict.headline.startswith("Recording without an end.")

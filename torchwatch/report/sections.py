@@ -146,10 +146,25 @@ def _checks(report: Report) -> list[Block]:
         ]
     else:
         blocks.append(Text("Every check came to a verdict."))
+    blocks += _replay(report)
     if fine:
         table = Table(["check", "what it looks for"], fine, names=frozenset({0}))
         blocks.append(Fold(f"{counted(len(fine), 'check').capitalize()} looked and found nothing", [table]))
     return blocks
+
+
+def _replay(report: Report) -> list[Block]:
+    """Whether the records give the alerts that were raised live; nothing where that cannot be expected."""
+    diagnosis = report.diagnosis
+    if diagnosis.replay_matches is None:
+        return []
+    if diagnosis.replay_matches:
+        alerts = counted(diagnosis.recorded_alerts, "alert")
+        return [
+            Text(f"The checks ran over the records again and raised exactly what was raised live: {alerts}.")
+        ]
+    why = diagnosis.replay_difference or "the file does not say where"
+    return [Callout("warning", "Live and now, the checks did not say the same.", why)]
 
 
 def _not_examined(report: Report) -> list[Block]:

@@ -26,7 +26,7 @@ def caption(report: Report) -> str:
     words = "Thin: the loss of every step"
     if thin is not None and thin.thinned:
         words += f" ({thin.count:,} steps, drawn as the range from the smallest to the largest in each pixel)"
-    words += f". Thick: their median over {trace.window} steps." if trace.window > 1 else "."
+    words += f". Thick: its moving median over {trace.window} steps." if trace.window > 1 else "."
     if _losses(report):
         words += " Points: losses of the evaluations."
     if report.marks:

@@ -59,6 +59,7 @@ def draw(report: Report, theme: style.Theme) -> Figure | None:
     axes.set_ylim(0, 1.12 * highest / factor or 1.0)
     axes.set_ylabel(f"memory ({unit})")
     if source is report.trace.systems:
+        axes.set_xlim(left=0)
         axes.set_xlabel("time since start (s)")
     else:
         style.steps_axis(axes, report.trace.last_step)
