@@ -10,6 +10,7 @@ import sys
 import threading
 import types
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,14 @@ def process() -> dict[str, Any]:
     }
 
 
+def ours() -> Counter[str]:
+    """How many objects of our classes are alive, by class."""
+    kinds = (type(o) for o in gc.get_objects())
+    return Counter(
+        f"{t.__module__}.{t.__qualname__}" for t in kinds if str(t.__module__).startswith("torchwatch.")
+    )
+
+
 def open_files() -> list[str]:
     """What the process has open, as "number -> target"; kept descriptors of the listing itself left out."""
     found = []
@@ -123,5 +132,6 @@ __all__ = [
     "on_modules",
     "on_optimizer",
     "open_files",
+    "ours",
     "process",
 ]

@@ -118,12 +118,14 @@ def test_a_forked_child_that_leaves_the_block_writes_nothing(leave: str, tmp_pat
             status = 1
             try:
                 loop.step()
+                hooked = bool(loop.model(loop.batches[0][0])._backward_hooks)
                 if leave == "exit":
                     watch.__exit__(None, None, None)
-                status = 0
+                status = 2 if hooked else 0
             finally:
                 os._exit(status)
-        assert os.waitpid(pid, 0)[1] == 0
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert loop.model(loop.batches[0][0])._backward_hooks  # here, in the parent, it is watched
         watch.log(loss=loop.step())
     records = assert_live_equals_replay(path)
     assert len(steps_in(records)) == 2

@@ -9,6 +9,7 @@ import io
 import pickle
 import threading
 import weakref
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -252,8 +253,9 @@ INTERRUPTED = {"KeyboardInterrupt", "SystemExit", "GeneratorExit", "in_mid_backw
 def test_nothing_stays(leave: Callable[[Host, Path], None], tmp_path: Path) -> None:
     host = Host()
     host.step()
-    functions, before = footprint.functions(), host.footprint()
+    functions, before, objects = footprint.functions(), host.footprint(), footprint.ours()
     leave(host, tmp_path / "run.jsonl")
+    assert footprint.ours() - objects == Counter()
     assert footprint.changed(before, host.footprint()) == {}
     assert footprint.changed(functions, footprint.functions()) == {}
 

@@ -17,6 +17,7 @@ from tests.helpers_replay import assert_live_equals_replay
 from tests.zoo import CASES, Stage, mean_square, numbers
 from tests.zoo_loops import Gan, critic_loss
 from tests.zoo_models import mlp
+from tests.zoo_optimizers import Lookahead, Twofold
 from torchwatch import WatchConfig, Watcher
 from torchwatch.records import End, Note, Record, Step, Steps, expand
 
@@ -413,6 +414,41 @@ def test_a_generator_and_a_critic_watched_apart(tmp_path: Path) -> None:
             F.softplus(-gan.critic(gan.fake(6))).mean().backward()
             g.step()
     assert [len(steps_of(path)) for path in paths] == [4, 12]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        functools.partial(torch.optim.SGD, lr=0.05),
+        lambda parameters: Lookahead(torch.optim.Adam(parameters, lr=0.01), every=2),
+        lambda parameters: Twofold(torch.optim.SGD(parameters, lr=0.01), every=2),
+        functools.partial(torch.optim.LBFGS, lr=0.5, max_iter=3),
+    ],
+    ids=["plain", "lookahead", "two-inner-steps", "closure"],
+)
+def test_the_update_is_that_of_the_whole_step(make: Callable[[Any], Any], tmp_path: Path) -> None:
+    """From before the outermost ``step`` to after it, and relative to the weights before."""
+    torch.manual_seed(0)
+    model, path, expected = mlp(), tmp_path / "run.jsonl", []
+    optimizer = make(list(model.parameters()))
+    with Watcher(model, path, config=CONFIG):
+        for x, y in numbers(6, 5, count=5):
+
+            def closure(x: Tensor = x, y: Tensor = y) -> Tensor:
+                optimizer.zero_grad()
+                loss = mean_square(model, x, y)
+                loss.backward()
+                return loss
+
+            before = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+            if isinstance(optimizer, torch.optim.LBFGS):
+                optimizer.step(closure)
+            else:
+                closure()
+                optimizer.step()
+            moved = nn.utils.parameters_to_vector(model.parameters()).detach() - before
+            expected.append((moved.norm() / before.norm()).item())
+    assert [step.update_ratio for step in steps_of(path)] == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("fused", [False, True])

@@ -111,6 +111,14 @@ class Twice(torch.optim.SGD):
         return super().step(closure)
 
 
+class Twofold(Lookahead):
+    """One step of it is two steps of the inner optimizer."""
+
+    def step(self, closure: Any = None) -> Any:
+        self.inner.step()
+        return super().step(closure)
+
+
 class SharpnessAware(Optimizer):
     """SAM: two backward passes a step; the climb is no step() call, the descent is the inner optimizer's."""
 
@@ -134,6 +142,11 @@ class SharpnessAware(Optimizer):
 @case()
 def wrapper_lookahead(stage: Stage) -> None:
     loop(stage, lambda parameters: Lookahead(torch.optim.Adam(parameters, lr=0.01)))
+
+
+@case()
+def wrapper_with_two_inner_steps(stage: Stage) -> None:
+    loop(stage, lambda parameters: Twofold(torch.optim.SGD(parameters, lr=0.01)))
 
 
 @case()
