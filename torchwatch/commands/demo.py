@@ -134,7 +134,7 @@ def _show(fault: Fault, judgement: Judgement, healthy: Diagnosis, run: Path, rep
         ("", f"torchwatch postmortem {run}"),
     ]
     for label, text in rows:
-        out.print(Text(f"{label:<9}", "bold") + Text(text))
+        out.print(Text.assemble((f"{label:<9}", "bold"), text), soft_wrap=True)
 
 
 def _found(root: Alert | None) -> str:

@@ -74,7 +74,7 @@ def batches_of(
 
 
 class DigitsNet(nn.Module):
-    """Three convolutions and a linear head: 8×8 → 4×4 → 2×2; 25,898 parameters."""
+    """Three convolutions and a linear head: 8×8 → 4×4 → 2×2; 25,866 parameters."""
 
     def __init__(self, dropout: float = 0.25) -> None:
         super().__init__()

@@ -30,7 +30,7 @@ class Recipe:
         delay_s: time that the data set takes per image (seconds).
     """
 
-    epochs: int = 15
+    epochs: int = 14
     lr: float = 0.03
     batch_size: int = 64
     weight_decay: float = 1e-2
