@@ -68,8 +68,6 @@ def draw_bad(
     steps: npt.NDArray[np.int64] | npt.NDArray[np.float64],
     theme: style.Theme,
     what: str,
-    *,
-    every: float = 1.0,
 ) -> None:
     """Shade the stretches in which a number was NaN or infinite, with a cross at the foot where each begins.
 
@@ -78,11 +76,10 @@ def draw_bad(
         steps: rising steps at which the number was bad.
         theme: its critical colour is used.
         what: for the legend; the count is added.
-        every: steps between two measurements; bad steps no farther apart are one stretch.
     """
     if not len(steps):
         return
-    starts = np.flatnonzero(np.diff(steps, prepend=-np.inf) > 1.5 * every)
+    starts = np.flatnonzero(np.diff(steps, prepend=-np.inf) > 1)
     ends = np.append(starts[1:] - 1, len(steps) - 1)
     picked = np.unique(np.linspace(0, len(starts) - 1, min(len(starts), _MOST_BAD)).astype(int))
     first, last = np.asarray(steps[starts[picked]], float), np.asarray(steps[ends[picked]], float)

@@ -10,6 +10,8 @@ from torchwatch.report.document import Block, Table, Text
 from torchwatch.text import number, size
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torchwatch.report.report import Report
     from torchwatch.report.trace import Curve, Floats, Points
 
@@ -69,52 +71,41 @@ def _points_cells(points: Points) -> list[str]:
     ]
 
 
+_RATES = (("samples_per_s", "throughput", "samples/s"), ("steps_per_s", "speed", "steps/s"))
+_MEMORY = (("rss_bytes", "memory of the process"), ("cuda_reserved_bytes", "memory reserved on the device"))
+
+
 def machine_table(report: Report) -> list[Block]:
     """Typical throughput, waiting, memory, and what watching cost; only what was measured."""
-    found, trace = report.found, report.trace
-    rows = []
-    for name, what, unit in (
-        ("samples_per_s", "throughput", "samples/s"),
-        ("steps_per_s", "speed", "steps/s"),
-    ):
+    rows = [*_rates(report), _waiting(report), *_memory(report)]
+    end = report.found.end
+    if end is not None and end.watch_share is not None:
+        share = f"{100 * end.watch_share:.2f} %"
+        rows.append(["cost of watching", share, "of the time of the steps, as measured by torchwatch"])
+    return [Table(["what", "value", "how"], rows, numeric=frozenset({1}))]
+
+
+def _rates(report: Report) -> Iterator[list[str]]:
+    for name, what, unit in _RATES:
         values = _interval(report, name)
         if len(values):
-            rows.append(
-                [what, f"{number(float(np.median(values)))} {unit}", f"median of {len(values)} intervals"]
-            )
+            yield [what, f"{number(float(np.median(values)))} {unit}", f"median of {len(values)} intervals"]
+
+
+def _waiting(report: Report) -> list[str]:
     waits = _interval(report, "wait_share")
-    waited = f"{100 * float(np.mean(waits)):.1f} %" if len(waits) else "not measured"
-    rows.append(
-        [
-            "waiting for data",
-            waited,
-            "mean share of the time of the steps" if len(waits) else "wrap the loader in watch.batches",
-        ]
-    )
-    for name, what in (
-        ("rss_bytes", "memory of the process"),
-        ("cuda_reserved_bytes", "memory reserved on the device"),
-    ):
-        points = trace.systems.get(name) or trace.intervals.get(name)
+    if not len(waits):
+        return ["waiting for data", "not measured", "wrap the loader in watch.batches"]
+    share = f"{100 * float(np.mean(waits)):.1f} %"
+    return ["waiting for data", share, "mean share of the time of the steps"]
+
+
+def _memory(report: Report) -> Iterator[list[str]]:
+    for name, what in _MEMORY:
+        points = report.trace.systems.get(name) or report.trace.intervals.get(name)
         if points is not None and np.isfinite(points.values).any():
-            first, last = points.values[0], points.values[-1]
-            rows.append(
-                [
-                    what,
-                    size(float(np.nanmax(points.values))),
-                    f"highest; {size(first)} at first, {size(last)} at last",
-                ]
-            )
-    share = found.end.watch_share if found.end is not None else None
-    if share is not None:
-        rows.append(
-            [
-                "cost of watching",
-                f"{100 * share:.2f} %",
-                "of the time of the steps, as measured by torchwatch",
-            ]
-        )
-    return [Table(["what", "value", "how"], rows, numeric=frozenset({1}))]
+            first, last = size(points.values[0]), size(points.values[-1])
+            yield [what, size(float(np.nanmax(points.values))), f"highest; {first} at first, {last} at last"]
 
 
 def _interval(report: Report, name: str) -> Floats:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from torchwatch.report.report import Report
-    from torchwatch.report.trace import Points
+    from torchwatch.report.trace import Curve, Points
 
 TITLE = "Loss"
 
@@ -60,53 +60,46 @@ def draw(report: Report, theme: style.Theme) -> Figure | None:
 def _draw_loss(report: Report, axes: Axes, theme: style.Theme, evals: dict[str, Points]) -> None:
     trace = report.trace
     curve = trace.curves.get("loss")
-    shown = []
+    shown = [points.values for points in evals.values()]
     if curve is not None:
         shown += [curve.low, curve.high]
-        if curve.thinned:
-            axes.fill_between(
-                curve.steps,
-                curve.low,
-                curve.high,
-                color=theme.series[0],
-                alpha=0.3,
-                linewidth=0,
-                label="train, range",
-            )
-        else:
-            marker = "o" if len(curve.steps) == 1 else ""
-            axes.plot(
-                curve.steps,
-                curve.mean,
-                marker=marker,
-                ls="-",
-                color=theme.series[0],
-                alpha=0.35,
-                lw=0.7,
-                label="train",
-            )
-        draw_bad(axes, curve.bad, theme, "loss NaN or ∞")
+        _draw_steps(axes, curve, theme)
     if trace.smooth is not None and trace.window > 1:
-        what = f"train, median of {trace.window} steps"
+        what = f"train, median of {trace.window:,} steps"
         axes.plot(trace.smooth.at, trace.smooth.values, color=theme.series[0], linewidth=1.8, label=what)
     for i, (name, points) in enumerate(evals.items()):
-        colour = theme.series[1 + i % (len(theme.series) - 1)]
-        finite = np.isfinite(points.values)
-        axes.plot(
-            points.at[finite],
-            points.values[finite],
-            "o-",
-            color=colour,
-            linewidth=1.4,
-            markersize=3.5,
-            label=style.label(name, 40),
-        )
-        draw_bad(axes, points.at[~finite], theme, style.label(f"{name} NaN or ∞", 40))
-        shown.append(points.values)
+        _draw_eval(axes, name, points, theme.series[1 + i % (len(theme.series) - 1)], theme)
     style.scale(axes, *shown)
     axes.set_ylabel("loss")
     draw_incidents(axes, report.marks, theme)
     style.legend_above(axes)
+
+
+def _draw_steps(axes: Axes, curve: Curve, theme: style.Theme) -> None:
+    """Every step: a thin line, or the range of each bucket."""
+    blue = theme.series[0]
+    if curve.thinned:
+        axes.fill_between(
+            curve.steps, curve.low, curve.high, color=blue, alpha=0.3, linewidth=0, label="train, range"
+        )
+    else:
+        marker = "o" if len(curve.steps) == 1 else ""
+        axes.plot(curve.steps, curve.mean, marker=marker, color=blue, alpha=0.35, lw=0.7, label="train")
+    draw_bad(axes, curve.bad, theme, "loss NaN or ∞")
+
+
+def _draw_eval(axes: Axes, name: str, points: Points, colour: str, theme: style.Theme) -> None:
+    finite = np.isfinite(points.values)
+    axes.plot(
+        points.at[finite],
+        points.values[finite],
+        "o-",
+        color=colour,
+        lw=1.4,
+        ms=3.5,
+        label=style.label(name, 40),
+    )
+    draw_bad(axes, points.at[~finite], theme, style.label(f"{name} NaN or ∞", 40))
 
 
 def _losses(report: Report) -> dict[str, Points]:
