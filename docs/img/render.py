@@ -1,7 +1,7 @@
 """Renders the pictures of the README from a real run of the demo.
 
-``python docs/img/render.py`` writes ``terminal.svg`` and, where a Chromium is installed, ``report.png``
-beside this file. Run it again when the terminal's or the report's look has changed.
+``python docs/img/render.py`` writes ``terminal.png`` and ``report.png`` beside itself; it needs a Chromium.
+Run it again when the terminal's or the report's look has changed.
 """
 
 from __future__ import annotations
@@ -21,20 +21,22 @@ from rich.text import Text
 
 HERE = Path(__file__).resolve().parent
 COLUMNS = 112
-WINDOW = "1180,1405"
+REPORT_SIZE = (1180, 1405)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def main() -> int:
     """Run the demo once and draw both pictures."""
-    with tempfile.TemporaryDirectory() as directory:
-        shown = run_demo(Path(directory))
-        (HERE / "terminal.svg").write_text(terminal(shown), encoding="utf-8")
-        browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-        if browser is None:
-            sys.stderr.write("no Chromium found: report.png was not drawn\n")
-            return 1
-        screenshot(browser, Path(directory) / "demo" / "dead-relu" / "report.html")
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        sys.stderr.write("no Chromium found: the pictures were not drawn\n")
+        return 1
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        page, size = terminal(run_demo(directory))
+        (directory / "terminal.html").write_text(page, encoding="utf-8")
+        screenshot(browser, directory / "terminal.html", HERE / "terminal.png", size)
+        screenshot(browser, directory / "demo/dead-relu/report.html", HERE / "report.png", REPORT_SIZE)
     return 0
 
 
@@ -53,22 +55,26 @@ def run_demo(directory: Path) -> str:
     return done.stdout
 
 
-def terminal(shown: str) -> str:
-    """An SVG of a terminal; it names no font server, so that nothing is fetched when it is looked at."""
+def terminal(shown: str) -> tuple[str, tuple[int, int]]:
+    """A page with the text as a terminal shows it, and its width and height (CSS pixels)."""
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     console.print(Text("$ torchwatch demo", "bold"))
     for line in re.sub(r"\x1b\[\?25[lh]", "", shown).splitlines():
         if line.strip():
-            console.print(Text.from_ansi(line), soft_wrap=False)
+            console.print(Text.from_ansi(line))
     svg = console.export_svg(title="torchwatch", theme=MONOKAI)
-    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
-    return svg.replace("Fira Code", "ui-monospace, SFMono-Regular, Menlo, Consolas")
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL).replace("Fira Code", "DejaVu Sans Mono")
+    box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+    assert box is not None, "rich has changed its SVG"
+    size = round(float(box[1])), round(float(box[2]))
+    return f'<body style="margin:0">{svg}</body>', size
 
 
-def screenshot(browser: str, page: Path) -> None:
-    """The first screenful of the report."""
-    command = [browser, "--headless", "--no-sandbox", "--hide-scrollbars", f"--window-size={WINDOW}"]
-    command += [f"--screenshot={HERE / 'report.png'}", page.as_uri()]
+def screenshot(browser: str, page: Path, picture: Path, size: tuple[int, int]) -> None:
+    """The page from its top, as large as ``size``."""
+    command = [browser, "--headless", "--no-sandbox", "--hide-scrollbars"]
+    command += ["--default-background-color=00000000", f"--window-size={size[0]},{size[1]}"]
+    command += [f"--screenshot={picture}", page.as_uri()]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)  # noqa: S603 - a browser from PATH
 
 
