@@ -231,8 +231,8 @@ class StepColumns:
 class Interval(Record):
     """A stretch of steps: until the end of an epoch or ``interval_steps`` steps, whichever comes first.
 
-    ``closed_by`` is ``epoch``, ``steps`` or ``end``. ``duration_s`` is wall time, ``busy_s`` the sum of step
-    and wait times in it (evaluation is not in it); throughputs are over ``busy_s``. Memory is read when the
+    ``closed_by`` is ``epoch``, ``steps`` or ``end``. ``duration_s`` is wall time, ``busy_s`` the sum of its
+    step times, waiting included and evaluation not; throughputs are over ``busy_s``. Memory is read when the
     interval closes. ``wait_share`` is waiting for data over ``busy_s``. ``watch_share`` is what watching
     cost: training thread plus recorder thread CPU time over ``busy_s``. ``dropped`` counts step details lost
     under pressure.

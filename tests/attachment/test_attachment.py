@@ -98,3 +98,24 @@ def test_a_layer_added_in_mid_run_gets_a_new_layout(tmp_path) -> None:
     layouts = [r for r in records if r.kind == "layout"]
     assert [len(layout.parameters) for layout in layouts][0 :: len(layouts) - 1] == [2, 4]
     assert [len(s.grad_norms) for s in steps_of(records) if s.grad_norms is not None][-1] == 4
+
+
+def test_parameters_replaced_in_mid_run_make_their_optimizer_foreign(tmp_path) -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+
+    def body(watch) -> None:
+        for number in range(40):
+            if number == 12:
+                model[0], model[2] = nn.Linear(4, 8), nn.Linear(8, 1)
+            loss = model(torch.randn(6, 4)).square().mean()
+            model.zero_grad()
+            loss.backward()
+            optimizer.step()
+            watch.log(loss=loss)
+
+    records = record(model, body, tmp_path / "run.jsonl", config=CONFIG)
+    steps = steps_of(records)
+    assert len(steps) == 40
+    assert [s.step for s in steps if s.foreign_optimizer] == list(range(15, 41))  # found when step 15 is armed
+    assert any(r.kind == "alert" and r.check == "no-op-step" and r.root for r in records)

@@ -277,11 +277,12 @@ class Attachment:
                         self.guard.failed(name, error)
 
     def _foreign_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """An optimizer without watched parameters: a record only if ours never stepped and gradients moved.
+        """An optimizer without watched parameters: a record only if none of ours is left and gradients moved.
 
-        Once an own optimizer was seen, others are other people's (another model, another thread).
+        While an optimizer holds watched parameters, others are other people's (another model, another thread).
+        When the model's parameters were replaced, the optimizer that held the old ones is foreign from then on.
         """
-        if self._own_seen or threading.get_ident() != self._thread:
+        if any(entry.held for entry in self.patient.optimizers) or threading.get_ident() != self._thread:
             return
         signature = self._gradient_signature()
         if not signature or signature == self._gradients_seen:

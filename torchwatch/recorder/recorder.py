@@ -41,6 +41,7 @@ from torchwatch.runfile import RunWriter
 _HINT_STEPS = 20
 _LONGEST_LINE = 256
 _SHORTEST_PAUSE_S = 0.01
+_YIELD_S = 1e-5
 _UNSEEN = "loss not seen in {steps} steps: call watch.log(loss=loss)"
 
 
@@ -182,6 +183,7 @@ class Recorder:
             self._queue.popleft()
             if isinstance(item, Frame):
                 steps.append(step_of(item, self._probes, self._say))
+                self._yield()
                 if len(steps) >= min(self._intervals.room, _LONGEST_LINE):
                     self._take_steps(steps, fast=fast)
                     self._flush()
@@ -312,10 +314,17 @@ class Recorder:
         """A record for the file, followed by the alerts that it raises."""
         if record is not self._buffer[0] if self._buffer else True:
             self._buffer.append(record)
+        self._yield()
         alerts = self.engine.feed(record)
+        self._yield()
         for slug, message in self.engine.failed.items():
             self._say(slug, f"check {slug} switched off: {message}")
         self._buffer += alerts
+
+    def _yield(self) -> None:
+        """Let the training thread have the GIL: it would else wait for up to the switch interval of 5 ms."""
+        if self._outcome is None:
+            time.sleep(_YIELD_S)
 
     def _say(self, topic: str, message: str) -> None:
         """A note in the file, once per topic and message."""
