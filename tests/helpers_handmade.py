@@ -214,7 +214,7 @@ def _interval(index: int, steps: Sequence[Step], *, epoch_ends: bool, given: Map
     times = _finite(s.step_time_s for s in steps)
     waits = _finite(s.wait_time_s for s in steps)
     samples = [s.samples for s in steps if s.samples is not None]
-    busy = sum(times) + sum(waits)
+    busy = sum(times)  # waiting included, as the recorder writes it
     norms, ratios = _finite(s.grad_norm for s in steps), _finite(s.update_ratio for s in steps)
     made = Interval(
         index=index, first_step=steps[0].step, last_step=steps[-1].step, steps=len(steps),
