@@ -30,12 +30,20 @@ PARTS: dict[str, list[str]] = {
 def run(command: list[str]) -> tuple[int, str, float]:
     started = time.perf_counter()
     done = subprocess.run([PYTHON, *command], cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout + (done.stderr if done.returncode else ""), time.perf_counter() - started
+    return (
+        done.returncode,
+        done.stdout + (done.stderr if done.returncode else ""),
+        time.perf_counter() - started,
+    )
 
 
 def commit() -> str:
-    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
-    changed = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=True)
+    head = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    changed = subprocess.run(
+        ["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     return head.stdout.strip() + (" with uncommitted changes" if changed.stdout.strip() else "")
 
 
