@@ -59,7 +59,7 @@ class IntervalBuilder:
             epoch=steps[-1].epoch,
             time_s=time_s,
             closed_by=closed_by,
-            duration_s=tidy(time_s - self._opened_s),
+            duration_s=tidy(time_s - self._opened_s) or 0.0,
             busy_s=tidy(busy),
             loss_mean=_reduce(np.mean, losses),
             loss_std=_reduce(np.std, losses),

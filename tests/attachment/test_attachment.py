@@ -117,5 +117,6 @@ def test_parameters_replaced_in_mid_run_make_their_optimizer_foreign(tmp_path) -
     records = record(model, body, tmp_path / "run.jsonl", config=CONFIG)
     steps = steps_of(records)
     assert len(steps) == 40
-    assert [s.step for s in steps if s.foreign_optimizer] == list(range(15, 41))  # found when step 15 is armed
+    foreign = [s.step for s in steps if s.foreign_optimizer]
+    assert foreign == list(range(15, 41))  # found when step 15 is armed
     assert any(r.kind == "alert" and r.check == "no-op-step" and r.root for r in records)

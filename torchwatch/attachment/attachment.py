@@ -279,8 +279,9 @@ class Attachment:
     def _foreign_step(self, optimizer: torch.optim.Optimizer) -> None:
         """An optimizer without watched parameters: a record only if none of ours is left and gradients moved.
 
-        While an optimizer holds watched parameters, others are other people's (another model, another thread).
-        When the model's parameters were replaced, the optimizer that held the old ones is foreign from then on.
+        While an optimizer holds watched parameters, others are other people's (another model, another
+        thread). When the model's parameters were replaced, the optimizer that held the old ones is foreign
+        from then on.
         """
         if any(entry.held for entry in self.patient.optimizers) or threading.get_ident() != self._thread:
             return

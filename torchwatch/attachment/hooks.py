@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch.utils.hooks import unserializable_hook
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from torchwatch.attachment.attachment import Attachment
 
 Reference = weakref.ref["Attachment"]
+GradientHook = Callable[[torch.Tensor], None]
+
+
+def _unsaved(hook: GradientHook) -> GradientHook:
+    """The hook, so marked that a host which saves its outputs is not warned because of us."""
+    return cast("GradientHook", unserializable_hook(hook))
 
 
 class _Timed:
@@ -64,10 +70,10 @@ def forward_hook(reference: Reference) -> Callable[..., None]:
     return hook
 
 
-def gradient_hook(reference: Reference, index: int, seen: Seen) -> Callable[[torch.Tensor], None]:
+def gradient_hook(reference: Reference, index: int, seen: Seen) -> GradientHook:
     """For the gradient of a watched layer's output: its pass is trained on."""
 
-    @unserializable_hook  # a host that saves its outputs is not warned because of us
+    @_unsaved
     def hook(_: torch.Tensor) -> None:
         me = reference()
         if me is not None and me.here:
@@ -77,10 +83,10 @@ def gradient_hook(reference: Reference, index: int, seen: Seen) -> Callable[[tor
     return hook
 
 
-def pass_hook(reference: Reference, number: int) -> Callable[[torch.Tensor], None]:
+def pass_hook(reference: Reference, number: int) -> GradientHook:
     """For the gradient of the model's own output: everything in that pass is trained on."""
 
-    @unserializable_hook  # a host that saves its outputs is not warned because of us
+    @_unsaved
     def hook(_: torch.Tensor) -> None:
         me = reference()
         if me is not None and me.here:
@@ -90,10 +96,10 @@ def pass_hook(reference: Reference, number: int) -> Callable[[torch.Tensor], Non
     return hook
 
 
-def loss_hook(reference: Reference, source: str, value: torch.Tensor) -> Callable[[torch.Tensor], None]:
+def loss_hook(reference: Reference, source: str, value: torch.Tensor) -> GradientHook:
     """A loss counts when a gradient arrives at it: a validation loss never does."""
 
-    @unserializable_hook  # a host that saves its outputs is not warned because of us
+    @_unsaved
     def hook(_: torch.Tensor) -> None:
         me = reference()
         if me is not None and me.here:

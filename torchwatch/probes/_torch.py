@@ -118,7 +118,7 @@ def being_transformed() -> bool:
 
 def without_torch_function() -> Any:
     """A context in which ``__torch_function__`` overrides (FLOP counters, subclasses) see nothing of ours."""
-    return torch._C.DisableTorchFunction()  # type: ignore[no-untyped-call]
+    return torch._C.DisableTorchFunction()
 
 
 def compiled(model: torch.nn.Module) -> bool:

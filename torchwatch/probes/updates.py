@@ -108,7 +108,7 @@ def _slices(indices: list[int], views: list[torch.Tensor]) -> _Slices:
 
 
 def _local(parameter: torch.Tensor) -> torch.Tensor:
-    return parameter.to_local() if hasattr(parameter, "to_local") else parameter  # type: ignore[no-any-return]
+    return parameter.to_local() if hasattr(parameter, "to_local") else parameter
 
 
 def _address(parameter: torch.nn.Parameter) -> int:

@@ -381,7 +381,8 @@ def _ready(item: Frame | Mark, *, wait: bool) -> bool:
 
 
 def _scalars(step: Step) -> Step:
-    return dataclasses.replace(step, **dict.fromkeys(STEP_COLUMNS))
+    without: dict[str, Any] = dict.fromkeys(STEP_COLUMNS)
+    return dataclasses.replace(step, **without)
 
 
 def _keeps_columns(step: Step, is_last: bool) -> bool:  # noqa: FBT001

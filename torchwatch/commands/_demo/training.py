@@ -70,7 +70,7 @@ def train(
                 loss = functional.cross_entropy(model(images), labels)
                 if recipe.zero_grad:
                     optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]  # torch annotates it only in part
+                loss.backward()
                 optimizer.step()
                 schedule.step()
                 watch.log(loss=loss)
