@@ -159,16 +159,16 @@ def falls(history: History, first_step: int, last_step: int) -> bool:
     return slope(np.arange(_BLOCKS), medians)[2] < 0
 
 
-def most_fallen(losses: Curve) -> float:
-    """How far the loss has fallen since the first interval, at most.
+def most_fallen(losses: Curve, level: float) -> float:
+    """How far the loss can have fallen below a level at which it began, at most.
 
-    The larger one of what the last third of the intervals lies below the first, and of the steepest fall that
-    the confidence interval of the slope allows.
+    The larger one of what the last third of the intervals lies below it, and of the steepest fall that the
+    confidence interval of the slope allows. The first interval is not in the slope: it may hold a bad start.
     """
     count = losses.mean.size
     last = losses.mean[-max(1, count // 3) :]
-    low = slope(np.arange(count), losses.mean)[0]
-    return max(float(losses.mean[0] - last.mean()), -low * (count - 1))
+    low = slope(np.arange(count - 1), losses.mean[1:])[0]
+    return max(level - float(last.mean()), -low * (count - 2))
 
 
 def slope(x: npt.NDArray[np.number], y: Values, z: float = 1.96) -> tuple[float, float, float]:

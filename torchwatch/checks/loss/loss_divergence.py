@@ -30,7 +30,6 @@ from torchwatch.checks.loss._curves import (
     curve,
     falls,
     has_signs,
-    lr_rose,
     noise_at,
     plays_against_itself,
     slope,
@@ -48,7 +47,8 @@ class Limits:
 
     Attributes:
         rises: rises of the interval mean in a row, after the first interval (intervals).
-        sigmas: guard: smallest total rise, in σ of the difference of two interval means (σ).
+        sigmas: guard: smallest total rise, in σ of the difference of two interval means, raised with the
+            number of intervals as chance has more of them (σ).
         rise_share: guard: smallest total rise over the level before it (share).
         first_share: guard: smallest total rise over the first interval's level (share).
         slope_intervals: guard: the Theil–Sen slope of as many last intervals must be positive (intervals).
@@ -71,17 +71,25 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     count, rises = losses.mean.size, max(1, limits.rises)
     if count < rises + 2:
         return NotReady(f"needs {rises + 2} intervals with a loss, {count} seen")
+    settled = _settled(history, losses, limits)
     for end in range(count - 1, max(rises, count - 1 - _LOOK_BACK), -1):
-        start = _start(losses, end)
-        if start < 1 or end - start < rises or not _holds(losses, start, end, limits):
+        start = max(settled, _start(losses, end))
+        if end - start < rises or not _holds(losses, settled, start, end, limits):
             continue
         # A single jump that two intervals share looks like two rises, but after it the loss falls.
-        over = limits.slope_intervals and falls(
-            history, int(losses.first_step[end]), int(losses.last_step[end])
-        )
-        if not over and not lr_rose(history, int(losses.last_step[end]), limits.lr_intervals):
-            return [_finding(history, losses, start, limits)]
+        span = int(losses.first_step[end]), int(losses.last_step[end])
+        if not limits.slope_intervals or not falls(history, *span):
+            return [_finding(history, losses, start, end, limits)]
     return []
+
+
+def _settled(history: History, losses: Curve, limits: Limits) -> int:
+    """Index of the first interval that no raised lr explains any more; rises count from its mean on."""
+    raised = history.lr_rises()
+    if not raised or not limits.lr_intervals:
+        return 0
+    grace = limits.lr_intervals * max(i.steps for i in history.intervals[-4:])
+    return int(np.searchsorted(losses.first_step, raised[-1] + grace, side="right"))
 
 
 def _start(losses: Curve, end: int) -> int:
@@ -92,23 +100,30 @@ def _start(losses: Curve, end: int) -> int:
     return start
 
 
-def _sigma(losses: Curve, start: int) -> float:
-    """σ of the difference of two interval means, from what came before the rise; 0 where nothing tells."""
+def _threshold(losses: Curve, start: int, end: int, limits: Limits) -> float:
+    """The rise from ``start`` to ``end`` that noise as it was before hardly ever makes in so many intervals.
+
+    Among n intervals a rise of √(z² + 2 ln n) σ is about as rare as one of z σ in a single one. A short
+    interval at the end is noisier than those before.
+    """
+    if not limits.sigmas:
+        return 0.0
     typical = float(np.median(losses.error[max(0, start - _LEVEL) : start + 1]))
-    return math.sqrt(2) * float(
-        np.nanmax([noise_at(float(losses.mean[start]), losses.mean[: start + 1]), typical])
-    )
+    scatter = noise_at(float(losses.mean[start]), losses.mean[: start + 1])
+    sigma = float(np.nanmax([math.sqrt(2) * scatter, math.hypot(typical, float(losses.error[end]))]))
+    return math.sqrt(limits.sigmas**2 + 2 * math.log(end + 1)) * sigma
 
 
-def _holds(losses: Curve, start: int, end: int, limits: Limits) -> bool:
+def _holds(losses: Curve, settled: int, start: int, end: int, limits: Limits) -> bool:
     """Whether the rise from ``start`` to ``end`` is more than noise, and still there."""
     mean = losses.mean
-    level = float(np.median(mean[max(0, start - _LEVEL + 1) : start + 1]) if limits.sigmas else mean[start])
+    before = mean[max(settled, start - _LEVEL + 1, 0) : start + 1]
+    level = float(np.median(before) if limits.sigmas else mean[start])
     rise = float(mean[end]) - level
     if mean[end:].min() < level + rise / 2 or mean[-1] <= mean[start]:
         return False
     floor = max(
-        limits.sigmas * _sigma(losses, start),
+        _threshold(losses, start, end, limits),
         limits.rise_share * abs(level),
         limits.first_share * abs(float(mean[0])),
     )
@@ -120,13 +135,13 @@ def _holds(losses: Curve, start: int, end: int, limits: Limits) -> bool:
     return slope(np.arange(end + 1)[last], mean[last])[1] > 0 or end - start >= limits.slope_intervals
 
 
-def _finding(history: History, losses: Curve, start: int, limits: Limits) -> Finding:
+def _finding(history: History, losses: Curve, start: int, end: int, limits: Limits) -> Finding:
     low, now, first = float(losses.mean[start]), float(losses.mean[-1]), float(losses.mean[0])
     why = plays_against_itself(history)
     if why is None and has_signs(history):
         why = "the loss changes its sign"
     excused = bool(limits.adversarial) and why is not None
-    above = now - first > limits.sigmas * _sigma(losses, start)
+    above = now - first > _threshold(losses, start, end, limits)
     severity = Severity.INFO if excused else Severity.CRITICAL if above else Severity.WARNING
     onset = int(losses.first_step[start + 1])
     share = f"{100 * (now / low - 1):.3g} %" if low > 0 else number(now - low)

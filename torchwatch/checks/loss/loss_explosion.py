@@ -237,9 +237,9 @@ def _at_interval(history: History, losses: Curve, at: int, trigger: float, limit
 
 
 def _onset(history: History, losses: Curve, at: int, trigger: float) -> int:
-    """First step of the interval after which the loss stayed up, as far as single steps are still known."""
+    """First step after which the loss stayed up, in this interval or the one before."""
     steps, values = history.series("loss")
-    inside = (steps >= losses.first_step[at]) & (steps <= losses.last_step[at])
+    inside = (steps >= losses.first_step[max(0, at - 1)]) & (steps <= losses.last_step[at])
     if not inside.any():
         return int(losses.first_step[at])
     # From here to the end there are more steps above the trigger than from anywhere else, less those below.

@@ -79,9 +79,14 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     # The lowest of n noisy means lies √(2 ln n) σ low by luck alone.
     luck = limits.sigmas + math.sqrt(2 * math.log(losses.mean.size - 1)) if limits.sigmas else 0.0
     sigma = math.hypot(limits.sigmas * float(losses.error[0]), luck * float(losses.error[lowest]))
-    if first - best > max(limits.fall * abs(first), sigma) or _fell_at_once(history, losses, limits):
+    guessing = _level_of_guessing(history, losses, limits)
+    # A start that was worse than guessing and then fell to guessing is no learning.
+    level = first if guessing is None else min(first, guessing)
+    if level - best > max(limits.fall * abs(first), sigma):
         return []
-    if limits.precision and most_fallen(losses) > limits.precision * abs(first):
+    if guessing is None and _fell_at_once(history, losses, limits):
+        return []
+    if limits.precision and most_fallen(losses, level) > limits.precision * abs(first):
         return NotReady("the loss is too noisy to tell whether it falls")
     return [_finding(history, losses, best, limits)]
 
@@ -97,14 +102,18 @@ def _too_early(history: History, losses: Curve, limits: Limits) -> str | None:
     return f"needs {limits.steps} steps after warm-up, {steps} seen" if steps < limits.steps else None
 
 
-def _fell_at_once(history: History, losses: Curve, limits: Limits) -> bool:
-    """Whether the very first steps lay certainly above all that followed: the first interval hides that.
-
-    Down to the level of guessing is no learning, only a start that was worse than guessing.
-    """
+def _level_of_guessing(history: History, losses: Curve, limits: Limits) -> float | None:
+    """The loss of guessing, ln K, where K is known and the loss lies there now."""
     chance = _chance(history.layout)
+    if chance is None or abs(float(losses.mean[-1]) / chance[1] - 1) >= limits.precision:
+        return None
+    return chance[1]
+
+
+def _fell_at_once(history: History, losses: Curve, limits: Limits) -> bool:
+    """Whether the very first steps lay certainly above all that followed: the first interval hides that."""
     now = float(losses.mean[-1])
-    if not limits.sigmas or (chance and abs(now / chance[1] - 1) < limits.precision):
+    if not limits.sigmas:
         return False
     early = history.first("loss", _START).values
     early = early[np.isfinite(early)]

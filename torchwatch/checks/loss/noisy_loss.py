@@ -97,9 +97,10 @@ def _finding(history: History, losses: Curve, noise: float, level: float, limits
 
 def _is_stuck(losses: Curve, limits: Limits) -> bool:
     """Whether the loss cannot have come far down, however much its noise hides."""
+    first = float(losses.mean[0])
     if losses.mean.size <= limits.stuck_intervals:
         return False
-    return most_fallen(losses) < (1 - limits.stuck_level) * float(losses.mean[0])
+    return most_fallen(losses, first) < (1 - limits.stuck_level) * first
 
 
 CHECK = Check(

@@ -1,0 +1,93 @@
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tests.helpers_checks import records
+from torchwatch.checks.loss import _curves
+from torchwatch.history import History
+
+
+def history_of(body):
+    history = History()
+    for record in body:
+        history.add(record)
+    return history
+
+
+@pytest.mark.parametrize("size", [8, 15, 40])
+def test_slope_agrees_with_scipy(size):
+    y = np.random.default_rng(size).standard_normal(size) + 0.1 * np.arange(size)
+    reference = stats.theilslopes(y, np.arange(size), 0.95)
+    low, estimate, high = _curves.slope(np.arange(size), y)
+    assert estimate == pytest.approx(reference.slope)
+    assert low == pytest.approx(reference.low_slope, abs=0.03)
+    assert high == pytest.approx(reference.high_slope, abs=0.03)
+    assert low < estimate < high
+
+
+def test_few_points_leave_the_slope_open():
+    assert _curves.slope(np.arange(1), np.ones(1)) == (-math.inf, 0.0, math.inf)
+    low, estimate, high = _curves.slope(np.arange(3), np.array([1.0, 2.0, 3.0]))
+    assert (low, estimate, high) == (-math.inf, 1.0, math.inf)
+
+
+def test_noise_is_about_sigma_whatever_the_trend():
+    rng = np.random.default_rng(0)
+    trend = 5 * np.exp(-np.arange(400) / 100)
+    assert 0.2 < _curves.noise(trend + 0.25 * rng.standard_normal(400)) < 0.3
+    assert 0.2 < _curves.step_noise(trend + 0.25 * rng.standard_normal(400)) < 0.3
+    assert _curves.noise(np.linspace(3, 1, 50)) == pytest.approx(0, abs=1e-12)
+
+
+def test_noise_needs_enough_values():
+    assert math.isnan(_curves.noise(np.ones(4)))
+    assert math.isnan(_curves.step_noise(np.ones(2)))
+    assert math.isnan(_curves.scatter(np.ones(0)))
+
+
+def test_noise_of_an_exponential_is_that_of_its_logarithm():
+    values = np.exp(-np.arange(12.0))
+    assert _curves.noise_at(float(values[-1]), values) == pytest.approx(0, abs=1e-9)
+    assert _curves.noise(values) > 1e-4
+    assert _curves.noise_at(-1.0, values - 1) == _curves.noise(values - 1)
+
+
+def test_curve_leaves_out_intervals_without_a_finite_mean():
+    loss = [1.0] * 10 + [math.nan] * 10 + [0.5] * 10
+    losses = _curves.curve(
+        history_of(records(loss, interval_steps=10, intervals={"loss_mean": [1.0, None, 0.5]}))
+    )
+    assert losses.mean.tolist() == [1.0, 0.5]
+    assert losses.last_step.tolist() == [10, 30]
+    assert losses.error.tolist() == [0.0, 0.0]
+
+
+def test_curve_keeps_the_first_interval_of_a_long_run():
+    losses = _curves.curve(history_of(records(lambda n: 1 / n, steps=100, interval_steps=1)))
+    assert losses.mean.size == 65
+    assert losses.first_step[0] == 1
+    assert losses.first_step[1] == 37
+
+
+def test_first_level_before_and_after_the_first_interval():
+    assert _curves.first_level(History()) is None
+    assert _curves.first_level(history_of(records([4.0, 2.0, 3.0], interval_steps=10))) == 3.0
+    assert _curves.first_level(history_of(records([4.0, 2.0, 3.0, 3.0], interval_steps=4))) == 3.0
+
+
+def test_lr_rise_is_near_for_some_intervals_only():
+    lr = [0.1] * 100 + [0.01] * 100 + [0.1] * 300
+    history = history_of(records(1.0, lr=lr, steps=500))
+    assert [_curves.lr_rose(history, step, 2) for step in (200, 201, 300, 302)] == [False, True, True, False]
+    assert not _curves.lr_rose(history, 210, 0)
+
+
+def test_falls_only_when_it_is_certain():
+    noise = np.random.default_rng(0).standard_normal(200)
+    flat = history_of(records(2 + 0.1 * noise))
+    falling = history_of(records(2 - np.arange(200) / 200 + 0.1 * noise))
+    assert not _curves.falls(flat, 1, 200)
+    assert _curves.falls(falling, 1, 200)
+    assert not _curves.falls(falling, 190, 200)
