@@ -15,7 +15,7 @@ from torchwatch.engine import Engine
 from torchwatch.probe import Frame
 from torchwatch.probes.loss import LossProbe
 from torchwatch.recorder import Mark, Outcome, Recorder
-from torchwatch.records import End, Note, Record, RunHeader, Step, Steps
+from torchwatch.records import End, Note, Record, RunHeader, Step, Steps, System
 from torchwatch.runfile import RunWriter, read_records
 
 
@@ -197,6 +197,17 @@ def test_system_records_come_once_per_period(tmp_path) -> None:
         setup.clock.now += 0.25
         setup.recorder._tick()
     assert kinds(setup.end()).count("system") == 2
+
+
+def test_system_records_say_how_long_ago_the_last_step_was(tmp_path) -> None:
+    setup = Setup(tmp_path, WatchConfig(system_s=1.0))
+    setup.clock.now = 1.0
+    setup.recorder._tick()
+    setup.steps(1, 2, 0.25)
+    setup.clock.now += 2.5
+    setup.recorder._tick()
+    systems = [r for r in setup.end() if isinstance(r, System)]
+    assert [(s.step, s.since_step_s) for s in systems] == [(0, None), (2, 2.5)]
 
 
 def test_the_thread_drains_at_stop_and_gives_up_after_drain_s(tmp_path) -> None:

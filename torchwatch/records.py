@@ -299,7 +299,10 @@ class Eval(Record):
 
 @dataclass(frozen=True, slots=True)
 class System(Record):
-    """About once a second. ``since_step_s``: time since the last step ended."""
+    """About once a second. ``since_step_s``: time since the last recorded step ended, None before the first.
+
+    Memory and CPU share are those of the training process; CUDA memory is PyTorch's allocator's, all devices.
+    """
 
     kind: ClassVar[str] = "system"
     time_s: float = 0.0

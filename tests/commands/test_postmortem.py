@@ -75,4 +75,7 @@ def test_progress_is_silent_for_two_seconds(capsys):
     say("early")
     now[0] = 2.5
     say("drawing loss")
-    assert capsys.readouterr().err == "torchwatch: drawing loss …\n"
+    say("drawing memory")
+    now[0] = 4.5
+    say("writing")
+    assert capsys.readouterr().err == "torchwatch: drawing loss …\ntorchwatch: writing …\n"

@@ -31,7 +31,7 @@ def test_the_report_goes_beside_its_run(run: str, directory: str):
 @pytest.fixture
 def drawn(monkeypatch, pictures_of):
     """Writing without drawing again."""
-    monkeypatch.setattr(write, "draw_all", lambda report: pictures_of("faulty"))
+    monkeypatch.setattr(write, "draw_all", lambda report, progress: pictures_of("faulty"))
 
 
 def test_files_are_written_private_and_whole(report_of, tmp_path, drawn):
@@ -50,6 +50,13 @@ def test_files_are_written_private_and_whole(report_of, tmp_path, drawn):
     for path in paths:
         assert path.stat().st_mode & 0o777 == 0o600
         assert path.stat().st_size > 0
+
+
+def test_new_directories_are_private_and_old_ones_stay_as_they_are(report_of, tmp_path, drawn):
+    (tmp_path / "shared").mkdir(mode=0o755)
+    write_report(report_of("faulty"), tmp_path / "shared" / "deep" / "report")
+    modes = {p.name: p.stat().st_mode & 0o777 for p in tmp_path.rglob("*") if p.is_dir()}
+    assert modes == {"shared": 0o755, "deep": 0o700, "report": 0o700}
 
 
 def test_pictures_that_markdown_links_are_there(report_of, tmp_path, drawn):

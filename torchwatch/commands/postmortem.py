@@ -62,11 +62,13 @@ def _read(run: str) -> Report:
 
 
 def _said_when_slow(clock: Callable[[], float]) -> Callable[[str], None]:
-    """Says on standard error what is being done, once the command has taken longer than two seconds."""
+    """Says on standard error what is being done: nothing in the first two seconds, then as often."""
     due_s = clock() + _PATIENCE_S
 
     def say(what: str) -> None:
+        nonlocal due_s
         if clock() >= due_s:
+            due_s = clock() + _PATIENCE_S
             click.echo(f"torchwatch: {what} …", err=True)
 
     return say

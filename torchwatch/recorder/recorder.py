@@ -109,6 +109,7 @@ class Recorder:
         self._last_tick = clock()
         self._next_system = clock() + config.system_s
         self._step = 0
+        self._step_s: float | None = None
         self._steps = 0
         self._epochs = 0
         self._samples: int | None = 0
@@ -222,7 +223,7 @@ class Recorder:
             self._close_interval("steps", steps[-1].time_s)
 
     def _count(self, step: Step) -> None:
-        self._step = step.step
+        self._step, self._step_s = step.step, step.time_s
         self._steps += 1
         if self._samples is not None:
             self._samples = None if step.samples is None else self._samples + step.samples
@@ -259,7 +260,8 @@ class Recorder:
             return
         self._next_system = now + self.config.system_s
         time_s = round(now, 6)
-        self._feed(System(time_s=time_s, step=self._step, **self._memory()))
+        since_s = None if self._step_s is None else round(max(now - self._step_s, 0.0), 6)
+        self._feed(System(time_s=time_s, step=self._step, since_step_s=since_s, **self._memory()))
 
     def _finish(self) -> None:
         """The last interval, the checks' last look, the end record."""

@@ -9,6 +9,7 @@ from torchwatch.errors import UsageError
 from torchwatch.report import html, jsonfile, markdown
 from torchwatch.report.plots import Picture, draw_all
 from torchwatch.report.sections import sections
+from torchwatch.runfile.opening import private_folder
 from torchwatch.text import duration, printable
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def default_directory(run: Path) -> Path:
 def write_report(report: Report, out: Path, progress: Callable[[str], None] = lambda _: None) -> list[Path]:
     """Write ``report.md``, ``report.html``, ``report.json`` and the plots; their paths, the page first.
 
-    All files are readable by their owner alone, as the run file is.
+    Files and new directories are readable by their owner alone, as the run file is.
 
     Args:
         report: what to write.
@@ -39,9 +40,8 @@ def write_report(report: Report, out: Path, progress: Callable[[str], None] = la
     Raises:
         UsageError: the directory cannot be made or written.
     """
-    progress("drawing the plots")
-    pictures = draw_all(report)
-    progress("writing")
+    pictures = draw_all(report, progress)
+    progress("writing the report")
     content = sections(report)
     files = {
         "report.html": html.render(report.title, _summary(report), content, pictures).encode(),
@@ -52,7 +52,7 @@ def write_report(report: Report, out: Path, progress: Callable[[str], None] = la
         f"{name}.png": picture.light for name, picture in pictures.items() if isinstance(picture, Picture)
     }
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        private_folder(out)
         return [_write(out / name, data) for name, data in files.items()]
     except OSError as error:
         raise UsageError(

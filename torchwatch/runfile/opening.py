@@ -54,7 +54,7 @@ def require_usable(path: Path, shown: Path) -> None:
 
 def open_new(path: Path) -> tuple[int, Path]:
     """A new file at the path, or at the first free one next to it; open for appending. Raises OSError."""
-    _make_folder(path.parent)
+    private_folder(path.parent)
     while True:
         free = unused_path(path)
         try:
@@ -64,10 +64,13 @@ def open_new(path: Path) -> tuple[int, Path]:
                 raise
 
 
-def _make_folder(path: Path) -> None:
-    """The folder and its missing parents, private (``makedirs`` gives its mode to the last one only)."""
+def private_folder(path: Path) -> None:
+    """Make the folder and its missing parents, private; what is there stays as it is.
+
+    (``makedirs`` gives its mode to the last one only.)
+    """
     if not path.exists():
-        _make_folder(path.parent)
+        private_folder(path.parent)
         path.mkdir(mode=0o700, exist_ok=True)
 
 

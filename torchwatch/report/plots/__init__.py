@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from torchwatch.report import style
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torchwatch.report.report import Report
 
 NAMES = (
@@ -50,10 +52,16 @@ class Failure:
     reason: str
 
 
-def draw_all(report: Report) -> dict[str, Picture | Failure]:
-    """Draw every plot that the run has data for, by name; one that fails does not stop the others."""
+def draw_all(
+    report: Report, progress: Callable[[str], None] = lambda _: None
+) -> dict[str, Picture | Failure]:
+    """Draw every plot that the run has data for, by name; one that fails does not stop the others.
+
+    ``progress`` is called with what is being done.
+    """
     drawn: dict[str, Picture | Failure] = {}
-    for name in NAMES:
+    for number, name in enumerate(NAMES, 1):
+        progress(f"drawing plot {number} of {len(NAMES)}")
         module = importlib.import_module(f"torchwatch.report.plots.{name}")
         try:
             picture: Picture | Failure | None = _draw(report, name, module)
