@@ -4,7 +4,14 @@ import pytest
 from tests.helpers_checks import assert_fires, assert_quiet, records
 
 SLUG = "overfitting"
-NO_GUARDS = {"patience": 0, "patience_share": 0, "generalisation_loss": 0, "sigmas": 0, "metric_improves": 0}
+NO_GUARDS = {
+    "patience": 0,
+    "patience_share": 0,
+    "generalisation_loss": 0,
+    "sigmas": 0,
+    "certain_slope": 0,
+    "metric_improves": 0,
+}
 VAL = [1.9, 1.2, 0.8, 0.6, 0.5, 0.52, 0.55, 0.6, 0.66, 0.72, 0.8]
 
 
@@ -40,6 +47,13 @@ def test_near_miss_within_noise():
     rng = np.random.default_rng(5)
     val = 0.5 * (1 + 0.08 * rng.standard_normal(30))
     assert_quiet(SLUG, run(val, train=[2.0 * 0.9**i for i in range(30)]))
+
+
+def test_near_miss_one_lucky_evaluation_is_no_rise():
+    lucky = [0.4, *[0.5 + 0.002 * (-1) ** i for i in range(12)]]
+    train = [2.0 * 0.8**i for i in range(13)]
+    assert_quiet(SLUG, run(lucky, train=train))
+    assert_fires(SLUG, run(lucky, train=train), limits={"certain_slope": 0}, since=(20, 20))
 
 
 def test_near_miss_training_rises_too():

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
-from torchwatch.checks.loss._curves import Values, first_level, noise, noise_at
+from torchwatch.checks.loss._curves import Values, first_level, noise, noise_at, slope
 from torchwatch.history import History, Series
 from torchwatch.text import number, printable
 
@@ -67,6 +67,8 @@ class Limits:
             validation loss also wanders for longer (share).
         generalisation_loss: guard: smallest rise of the validation loss over its best (percent).
         sigmas: guard: smallest rise, in σ of the validation loss (σ).
+        certain_slope: guard: 1 asks that the slope since the best rises for certain (95 %), because one lucky
+            evaluation before many equal ones is no rise (switch).
         metric_improves: guard: 1 only notes it while the first other validation metric improves (switch).
     """
 
@@ -75,6 +77,7 @@ class Limits:
     patience_share: float = 0.1
     generalisation_loss: float = 5.0
     sigmas: float = 2.0
+    certain_slope: int = 1
     metric_improves: int = 1
 
 
@@ -91,6 +94,8 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     since = val.values.size - 1 - best
     patience = max(limits.patience, math.ceil(limits.patience_share * val.values.size))
     if since < max(limits.rises, patience) or not _is_worse(val.values, best, patience, limits):
+        return []
+    if limits.certain_slope and slope(val.steps[best:], val.values[best:])[0] <= 0:
         return []
     train = _train_levels(history, val.steps)
     both = (np.diff(val.values) > 0) & ((np.diff(train) < 0) | _memorised(history, train[1:]))
