@@ -86,7 +86,7 @@ class Attachment:
         )
         self._moments = {m: _overriding(self.probes, m) for m in ("gradients", "before_step", "after_step")}
         merged = (self.clipping, self.activations)
-        self.steps = StepBuilder(self.sampled, loss, merged, guard, self._emit, clock)
+        self.steps = StepBuilder(_weakly(self.sampled), loss, merged, guard, _weakly(self._emit), clock)
         self._emit_item = emit
         self._scaler = scaler
         self._closed = False
@@ -361,6 +361,17 @@ class Attachment:
         if not self._own_seen:
             coverage["updates"] = coverage["learning_rate"] = "no optimizer seen"
         return coverage
+
+
+def _weakly(method: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The bound method without a reference cycle: with the collector off, nothing of ours stays."""
+    reference = weakref.WeakMethod(method)
+
+    def call(argument: Any) -> Any:
+        alive = reference()
+        return None if alive is None else alive(argument)
+
+    return call
 
 
 def _overriding(probes: tuple[Probe, ...], moment: str) -> list[tuple[str, Callable[..., None]]]:
