@@ -20,11 +20,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests import helpers_footprint as footprint
 from tests.helpers_replay import assert_live_equals_replay, troubles
 from tests.zoo import CASES, Stage, first_difference, mean_square, nobody, numbers
 from tests.zoo_models import Encoder, mlp, small_resnet
@@ -182,6 +184,83 @@ def test_everything_in_a_thread_of_its_own(tmp_path: Path) -> None:
     thread.start()
     thread.join()
     assert len(steps_in(assert_live_equals_replay(path))) == 5
+
+
+class Spied(nn.Parameter):
+    """A parameter that notes which threads ask for its gradient."""
+
+    readers: ClassVar[set[int]] = set()
+
+    @property
+    def grad(self) -> Tensor | None:  # type: ignore[override]
+        self.readers.add(threading.get_ident())
+        return Tensor.grad.__get__(self)  # type: ignore[attr-defined, no-any-return]
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        Tensor.grad.__set__(self, value)  # type: ignore[attr-defined]
+
+
+def test_our_gradients_are_only_read_in_the_thread_that_trains(tmp_path: Path) -> None:
+    """Reading ``grad`` elsewhere races with a backward pass, which holds no lock: the process would crash."""
+    loop, other = Loop(), Loop()
+    loop.model[0].weight = Spied(loop.model[0].weight.detach())  # type: ignore[index]
+    loop.optimizer = torch.optim.SGD(loop.model.parameters(), lr=0.05)
+    criterion = nn.MSELoss()
+
+    def train() -> None:
+        for _ in range(3):
+            criterion(other.model(other.batches[0][0]), other.batches[0][1]).backward()
+            nn.utils.clip_grad_norm_(other.model.parameters(), 0.1)
+            nn.utils.clip_grad_value_(other.model.parameters(), 0.1)
+            other.optimizer.step()
+
+    Spied.readers = set()
+    with Watcher(loop.model, tmp_path / "run.jsonl", config=CONFIG) as watch:
+        for stepped in (False, True):
+            if stepped:
+                watch.log(loss=loop.step())
+            thread = threading.Thread(target=train)
+            thread.start()
+            thread.join()
+        nn.utils.clip_grad_norm_(loop.model.parameters(), 0.1)
+        loop.step()
+    assert Spied.readers == {threading.get_ident()}
+    assert len(steps_in(assert_live_equals_replay(tmp_path / "run.jsonl"))) == 2
+
+
+def test_leaving_while_another_thread_is_inside_its_optimizer_step(tmp_path: Path) -> None:
+    """Its step iterates over the same global hooks: taking ours away under it would raise there."""
+    loop, other = Loop(), Loop()
+    inside, left, errors = threading.Event(), threading.Event(), []
+
+    def wait(optimizer: Any, args: Any, kwargs: Any) -> None:
+        if optimizer is other.optimizer:
+            inside.set()
+            left.wait(10)
+
+    def train() -> None:
+        try:
+            other.step()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=train)
+    with Watcher(loop.model, tmp_path / "run.jsonl", config=CONFIG):
+        handles = [register_optimizer_step_pre_hook(hook) for hook in (wait, lambda *args: None)]
+        loop.step()
+        thread.start()
+        inside.wait(10)
+    left.set()
+    thread.join()
+    for handle in handles:
+        handle.remove()
+    assert errors == []
+    assert other.taken == 1
+    for leaving in threading.enumerate():
+        if leaving is not threading.current_thread():
+            leaving.join(5)
+    assert footprint.global_hooks() == {key: [] for key in footprint.global_hooks()}
 
 
 # ---------------------------------------------------------------------- the host's own instruments
@@ -576,6 +655,7 @@ MOMENTS = (
     "observe",
     "gradient_arrives",
     "detach",
+    "saw",
 )
 ERRORS = [
     ValueError("broken"),
