@@ -50,7 +50,8 @@ class Patient:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.model = weakref.ref(model, lambda _: self._forget())
+        me = weakref.ref(self)  # a callback that held the patient would keep it alive with itself
+        self.model = weakref.ref(model, lambda _: _forget(me()))
         self.layers: list[Layer] = []
         self.names: list[str] = []
         self.parameters: list[weakref.ref[nn.Parameter]] = []
@@ -63,10 +64,6 @@ class Patient:
         self.version = self.structure = 0
         self._signature: tuple[int, ...] = ()
         self.refresh()
-
-    def _forget(self) -> None:
-        self.layer_index.clear()
-        self.parameter_index.clear()
 
     def refresh(self) -> bool:
         """Walk the model again; True when modules or parameters came, went or were replaced."""
@@ -227,6 +224,13 @@ class Patient:
                 )
             )
         return infos
+
+
+def _forget(patient: Patient | None) -> None:
+    """The model is gone."""
+    if patient is not None:
+        patient.layer_index.clear()
+        patient.parameter_index.clear()
 
 
 def clean_name(name: str) -> str:
