@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torchwatch.engine import Engine
-from torchwatch.records import Alert, End, Note, Record, RunHeader, encode
+from torchwatch.records import Alert, End, Note, Record, RunHeader, Step, Steps, encode, expand
 from torchwatch.runfile import read_records
 
 if TYPE_CHECKING:
@@ -28,6 +28,14 @@ def recorded_and_replayed(records: list[Record]) -> tuple[list[tuple[int, bytes]
         place += not isinstance(record, End)
         replayed += [(place, encode(alert)) for alert in found]
     return recorded, replayed
+
+
+def steps_in(records: list[Record]) -> list[Step]:
+    """The single steps among the records."""
+    found: list[Step] = []
+    for record in records:
+        found += expand(record) if isinstance(record, Steps) else [record] if isinstance(record, Step) else []
+    return found
 
 
 def troubles(records: list[Record]) -> list[str]:

@@ -17,9 +17,9 @@ import pytest
 import torch
 
 from tests.helpers_crash import Child, Job, Server, lines_of
-from tests.helpers_replay import assert_live_equals_replay
+from tests.helpers_replay import assert_live_equals_replay, steps_in
 from torchwatch import WatchConfig, Watcher
-from torchwatch.records import Alert, End, Record, Step, Steps, decode, encode, expand
+from torchwatch.records import Alert, End, Record, decode, encode
 from torchwatch.runfile import read_records
 
 if TYPE_CHECKING:
@@ -40,13 +40,7 @@ def server() -> Iterator[Server]:
 
 def steps_of(records: list[Record]) -> list[int]:
     """The step numbers in the file, in its order."""
-    numbers: list[int] = []
-    for record in records:
-        if isinstance(record, Step):
-            numbers.append(record.step)
-        elif isinstance(record, Steps):
-            numbers += [step.step for step in expand(record)]
-    return numbers
+    return [step.step for step in steps_in(records)]
 
 
 def due(times: Any, killed_at: float) -> int:

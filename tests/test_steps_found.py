@@ -1,4 +1,7 @@
-"""Steps are found by themselves: as many in the file as the loop took, whatever the loop's shape."""
+"""Steps are found by themselves: as many in the file as the loop took, whatever the loop's shape.
+
+Longer than other files: a flat list of loops.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.helpers_replay import assert_live_equals_replay
+from tests.helpers_replay import assert_live_equals_replay, steps_in
 from tests.zoo import CASES, Stage, mean_square, numbers
 from tests.zoo_loops import Gan, critic_loss
 from tests.zoo_models import mlp
 from tests.zoo_optimizers import Lookahead, Twofold
 from torchwatch import WatchConfig, Watcher
-from torchwatch.records import End, Note, Record, Step, Steps, expand
+from torchwatch.records import End, Note, Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,17 +33,6 @@ WITHOUT_GRADIENTS = {"functional-model", "manual-descent"}
 """Loops that have no ``grad`` any more when a step ends."""
 WITHOUT_ACTIVATIONS = {"functional-model", "per-sample-gradients"}
 """Loops whose forward passes run under a functorch transform only."""
-
-
-def steps_in(records: list[Record]) -> list[Step]:
-    """The single steps of a run."""
-    found: list[Step] = []
-    for record in records:
-        if isinstance(record, Step):
-            found.append(record)
-        elif isinstance(record, Steps):
-            found += expand(record)
-    return found
 
 
 def steps_of(path: Path) -> list[Step]:

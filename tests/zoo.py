@@ -104,7 +104,9 @@ class Stage:
         """Count one completed step; write down its loss and the generators."""
         self.steps += 1
         self.write("loss", loss)
-        self.diary += [(f"step {self.steps}: {name} generator", state) for name, state in generators().items()]
+        self.diary += [
+            (f"step {self.steps}: {name} generator", state) for name, state in generators().items()
+        ]
 
     def end(self, model: nn.Module, *optimizers: torch.optim.Optimizer) -> None:
         """Write down what is left: weights, buffers, gradients, modes, optimizer state, global switches."""

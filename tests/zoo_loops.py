@@ -1,4 +1,7 @@
-"""Cases that differ in the loop: who steps, when, how often, and what happens between the steps."""
+"""Cases that differ in the loop: who steps, when, how often, and what happens between the steps.
+
+Longer than other files: a flat list of short cases.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Cases that differ in the model: what its modules are made of, share, return and hide."""
+"""Cases that differ in the model: what its modules are made of, share, return and hide.
+
+Longer than other files: a flat list of short cases.
+"""
 
 from __future__ import annotations
 
