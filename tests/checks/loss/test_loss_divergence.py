@@ -83,3 +83,9 @@ def test_guards_off_leave_two_rises():
 def test_rises_are_honoured():
     assert_quiet(SLUG, run([*FALL, 0.6, 0.8, 0.3]), limits={"rises": 3})
     assert_fires(SLUG, run([*FALL, 0.6, 0.8, 1.0]), limits={"rises": 3}, by=360)
+
+
+def test_near_miss_a_certain_but_small_rise():
+    small = run([*FALL, *[0.4] * 20, 0.415, 0.43], noise=0.002)
+    assert_quiet(SLUG, small)
+    assert_fires(SLUG, small, limits={"rise_share": 0.05})

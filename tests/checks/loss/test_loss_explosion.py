@@ -109,3 +109,18 @@ def test_nan_is_not_its_matter():
 
 def test_not_ready_before_there_is_a_level():
     assert_quiet(SLUG, records([1.0] * 20), ready=False)
+
+
+def test_near_miss_three_of_five_steps():
+    loss = noisy(decay())
+    loss[[300, 302, 304]] *= 40
+    assert_quiet(SLUG, records(loss), limits={"unseen_steps": 0})
+    assert_fires(SLUG, records(loss), limits={"unseen_steps": 0, "sustained": 0}, by=306)
+
+
+def test_steps_after_a_raised_lr_may_pass_the_first_level():
+    level = decay()
+    level[300:320] = 2.6
+    lr = np.where(np.arange(400) < 300, 0.01, 0.1)
+    assert_quiet(SLUG, records(noisy(level), lr=lr, interval_steps=40), allow_info=True)
+    assert_fires(SLUG, records(noisy(level), interval_steps=40), severity="critical", since=(301, 301))

@@ -99,3 +99,10 @@ def test_not_armed_before_64_losses():
 def test_sigmas_are_honoured():
     assert_quiet(SLUG, records(spiked(4, 350)), limits={"sigmas": 60.0})
     assert_fires(SLUG, records(spiked(4, 350)), limits={"sigmas": 5.0}, since=(350, 350))
+
+
+def test_near_miss_bursts_of_hard_batches_above_the_first_level():
+    rng = np.random.default_rng(0)
+    loss = np.exp(0.05 * rng.standard_normal(1500)) * np.where(rng.random(1500) < 0.1, 4.0, 1.0)
+    assert_quiet(SLUG, records(loss, batched=10), allow_info=True)
+    assert_fires(SLUG, records(loss, batched=10), severity="warning", limits={"rare": 0})

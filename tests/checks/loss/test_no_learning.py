@@ -113,3 +113,11 @@ def test_limits_are_honoured():
     assert_fires(SLUG, falling, limits={"fall": 0.2, "precision": 0})
     assert_quiet(SLUG, run(flat()), limits={"steps": 1000}, ready=False)
     assert_quiet(SLUG, run(flat()), limits={"intervals": 20}, ready=False)
+
+
+def test_near_miss_a_fast_learner_hidden_in_the_first_interval():
+    loss = flat(1.0, n=1600, share=0.15)
+    loss[:4] = [2.5, 1.6, 1.2, 1.1]
+    assert_quiet(SLUG, run(loss, layers=[head(1)], interval_steps=200))
+    loss[:4] = 1.0
+    assert_fires(SLUG, run(loss, layers=[head(1)], interval_steps=200))

@@ -86,10 +86,10 @@ def test_a_memorised_training_set_cannot_fall_further():
 
 
 def test_a_long_run_must_rise_for_a_tenth_of_it():
-    val = np.concatenate([np.linspace(2, 0.5, 90), [0.6] * 5, [0.5]])
-    train = [2.0 * 0.97**i for i in range(96)]
-    assert_quiet(SLUG, run(val, train=train, per=5))
-    assert_fires(SLUG, run(val + 0.001 * np.arange(96), train=train, per=5), limits={"patience_share": 0})
+    val = np.concatenate([np.linspace(2, 0.5, 90), [0.6, 0.601, 0.602, 0.603, 0.604]])
+    longer = run(val, train=[2.0 * 0.97**i for i in range(95)], per=5)
+    assert_quiet(SLUG, longer)
+    assert_fires(SLUG, longer, limits={"patience_share": 0}, since=(450, 450))
 
 
 def test_guards_off_leave_the_bare_trigger():
@@ -106,3 +106,8 @@ def test_patience_is_honoured():
 def test_not_run_without_a_validation_loss():
     engine = assert_quiet(SLUG, records([1.0] * 50), ready=False)
     assert engine.not_run() == {SLUG: "no `val_loss`"}
+
+
+def test_near_miss_training_falls_now_and_then_but_rises():
+    train = [2.0, 1.5, 1.0, 0.8, 0.6, 0.9, 0.8, 1.2, 1.1, 1.5, 1.4]
+    assert_quiet(SLUG, run(VAL, train=train))
