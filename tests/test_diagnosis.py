@@ -239,8 +239,9 @@ def test_a_run_that_was_killed_still_gets_its_last_look_and_says_so(tmp_path):
 
 def test_a_header_alone_is_a_run_in_which_nothing_could_be_told():
     diagnosis = diagnose([RunHeader(run_id="a", name="empty")])
-    assert (diagnosis.steps, diagnosis.issues, diagnosis.health_score) == (0, (), 100)
+    assert (diagnosis.steps, diagnosis.issues, diagnosis.health_score) == (0, (), None)
     assert set(diagnosis.not_run) == {c.slug for c in select().checks}
+    assert diagnosis.band == "not judged"
     assert diagnosis.as_json()["layers"] == []
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.helpers_checks import layout, records
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Selection, Severity, select
-from torchwatch.engine import Engine, band, health_score
+from torchwatch.engine import Engine, health_score
 from torchwatch.history import History
 from torchwatch.records import (
     Alert,
@@ -422,15 +422,6 @@ def test_ignored_checks_are_listed():
 )
 def test_health_score(critical, warning, info, score):
     assert health_score([CRITICAL] * critical + [WARNING] * warning + [INFO] * info) == score
-
-
-@pytest.mark.parametrize(
-    ("score", "word"),
-    [(100, "excellent"), (90, "excellent"), (89, "good"), (70, "good"), (69, "warning"), (50, "warning"),
-     (49, "critical"), (0, "critical")],
-)  # fmt: skip
-def test_band(score, word):
-    assert band(score) == word
 
 
 # ------------------------------------------------------------------------------------------- replay

@@ -15,7 +15,9 @@ from torchwatch.engine import Engine
 from torchwatch.probe import Frame
 from torchwatch.probes.loss import LossProbe
 from torchwatch.recorder import Mark, Outcome, Recorder
-from torchwatch.records import End, Note, Record, RunHeader, Step, Steps, System
+from torchwatch.recorder.sinks import Sinks
+from torchwatch.recorder.totals import Totals
+from torchwatch.records import Alert, End, Note, Record, RunHeader, Step, Steps, System
 from torchwatch.runfile import RunWriter, read_records
 
 
@@ -219,7 +221,7 @@ def test_the_thread_drains_at_stop_and_gives_up_after_drain_s(tmp_path) -> None:
             if isinstance(record, Step):
                 gate.wait(10)
 
-    setup.recorder._sinks = [Stuck(setup.path)]
+    setup.recorder._sinks = Sinks([Stuck(setup.path)], setup.recorder._say)
     setup.recorder._thread.start()
     setup.steps(1, 2, 0.1)
     started = time.perf_counter()
@@ -234,6 +236,7 @@ def test_no_steps_is_said(tmp_path) -> None:
     records = Setup(tmp_path).end()
     assert kinds(records) == ["run", "note", "end"]
     assert "no optimizer step was seen" in records[1].message
+    assert records[2].health_score is None, "nothing was judged"
 
 
 @pytest.mark.parametrize(("norm", "preclip", "clipped"), [(1.0, 1.0, False), (1.0, 4.0, True)])
@@ -244,3 +247,21 @@ def test_clipped_is_told_from_the_two_norms(tmp_path, norm, preclip, clipped) ->
     setup.recorder.put(frame)
     step = next(r for r in setup.end() if isinstance(r, Step))
     assert step.clipped is clipped
+
+
+def test_the_end_counts_each_check_once_at_its_worst() -> None:
+    totals = Totals()
+    totals.add(Step(step=7, time_s=2.0, samples=32, step_time_s=0.5, watch_time_s=0.1))
+    totals.add(Step(step=8, time_s=3.0, samples=16, step_time_s=1.5, watch_time_s=0.1))
+    severities = [("a", "info"), ("a", "critical"), ("a", "warning"), ("b", "info"), ("c", "warning")]
+    end = totals.end([Alert(check=c, severity=s) for c, s in severities], 73)
+    assert end.issues == {"info": 1, "warning": 1, "critical": 1}
+    assert (end.step, end.steps, end.samples, end.watch_share) == (8, 2, 48, 0.1)
+    assert end.health_score == 73
+
+
+def test_samples_of_a_run_are_unknown_when_those_of_a_step_are() -> None:
+    totals = Totals()
+    totals.add(Step(step=1, samples=32))
+    totals.add(Step(step=2))
+    assert totals.end([], 100).samples is None

@@ -134,7 +134,7 @@ def test_duration(seconds: float | None, shown: str) -> None:
         (50, "warning"),
         (49, "critical"),
         (0, "critical"),
-        (None, "not known"),
+        (None, "not judged"),
     ],
 )
 def test_band_edges(score: int | None, word: str) -> None:

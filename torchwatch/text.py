@@ -76,9 +76,12 @@ def duration(seconds: float | None) -> str:
 
 
 def band(score: int | None) -> str:
-    """The word for a health score: excellent (from 90), good (from 70), warning (from 50), critical."""
+    """The word for a health score: excellent (from 90), good (from 70), warning (from 50), critical.
+
+    None, the score of a run without steps, is "not judged".
+    """
     if score is None:
-        return "not known"
+        return "not judged"
     return next((word for least, word in _BANDS if score >= least), "critical")
 
 

@@ -32,6 +32,15 @@ def test_healthy_finished_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "Top issues" not in lines
 
 
+def test_a_run_without_steps_is_not_called_healthy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_run(tmp_path / "run.jsonl", whole_run()[:1])
+    shown = call(monkeypatch, "status", path).out
+    assert "health    not judged: the file holds no training step\n" in shown
+    assert "/100" not in shown
+    body = json.loads(call(monkeypatch, "status", path, "--json").out)
+    assert (body["health_score"], body["band"]) == (None, "not judged")
+
+
 def test_run_that_is_still_written(faulty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.utime(faulty, (0, 0))
     shown = call(monkeypatch, "status", faulty).out

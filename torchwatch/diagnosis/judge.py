@@ -12,10 +12,11 @@ import torchwatch
 from torchwatch.check import Severity, select, select_known
 from torchwatch.diagnosis.replay import Replay
 from torchwatch.diagnosis.result import Diagnosis, LayerHighlight
-from torchwatch.engine import COST, Engine, band
+from torchwatch.engine import COST, Engine
 from torchwatch.errors import NotARunFile
 from torchwatch.records import Alert, Layout, Record, RunHeader
 from torchwatch.runfile import RecordReader, read_records
+from torchwatch.text import band
 
 if TYPE_CHECKING:
     from torchwatch.run import Run
@@ -88,7 +89,7 @@ def _told(
         complete and not overridden and not engine.skipped and header.torchwatch == torchwatch.__version__
     )
     issues = tuple(engine.issues)
-    score = engine.health_score()
+    score = engine.health_score() if history.steps_seen else None
     return Diagnosis(
         id=header.run_id,
         run=path if path is not None else header.name,

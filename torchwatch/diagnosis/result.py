@@ -39,8 +39,8 @@ class Diagnosis:
         steps: step records.
         epochs: epoch records.
         duration_s: length of the run (seconds).
-        health_score: 100 to 0.
-        band: ``excellent``, ``good``, ``warning`` or ``critical``.
+        health_score: 100 to 0, None for a run without steps: there is nothing to judge.
+        band: ``excellent``, ``good``, ``warning`` or ``critical``; ``not judged`` where there is no score.
         issues: every issue at its worst severity, worst first; ``state`` says whether it was still open.
         incidents: the issues under their roots.
         not_run: check → why it came to no verdict. Not run is not passed.
@@ -66,7 +66,7 @@ class Diagnosis:
     steps: int
     epochs: int
     duration_s: float
-    health_score: int
+    health_score: int | None
     band: str
     issues: tuple[Alert, ...]
     incidents: tuple[Incident, ...]

@@ -2,6 +2,6 @@
 
 from torchwatch.engine.engine import Engine
 from torchwatch.engine.incidents import Incident
-from torchwatch.engine.score import COST, band, health_score
+from torchwatch.engine.score import COST, health_score
 
-__all__ = ["COST", "Engine", "Incident", "band", "health_score"]
+__all__ = ["COST", "Engine", "Incident", "health_score"]

@@ -14,7 +14,6 @@ COST = {Severity.CRITICAL: 20, Severity.WARNING: 7, Severity.INFO: 2}
 """Points that an issue of each severity takes away."""
 
 _MOST_FOR_INFOS = 10
-_BANDS = ((90, "excellent"), (70, "good"), (50, "warning"))
 
 
 def health_score(worst: Iterable[Severity]) -> int:
@@ -27,8 +26,3 @@ def health_score(worst: Iterable[Severity]) -> int:
     infos = min(_MOST_FOR_INFOS, COST[Severity.INFO] * count[Severity.INFO])
     loud = sum(COST[s] * count[s] for s in (Severity.CRITICAL, Severity.WARNING))
     return max(0, 100 - loud - infos)
-
-
-def band(score: int) -> str:
-    """The word for a score: excellent from 90, good from 70, warning from 50, critical below."""
-    return next((word for least, word in _BANDS if score >= least), "critical")

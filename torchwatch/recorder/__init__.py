@@ -1,6 +1,7 @@
 """The background thread: reads frames, writes records, runs the checks, tells the sinks."""
 
-from torchwatch.recorder.items import Item, Mark, is_evaluation
-from torchwatch.recorder.recorder import Outcome, Recorder, Sink
+from torchwatch.recorder.items import Item, Mark, Outcome, is_evaluation
+from torchwatch.recorder.recorder import Recorder
+from torchwatch.recorder.sinks import Sink
 
 __all__ = ["Item", "Mark", "Outcome", "Recorder", "Sink", "is_evaluation"]

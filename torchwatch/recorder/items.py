@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import Any
 
 from torchwatch.intervals import tidy
 from torchwatch.probe import Frame, Probe, Values
-from torchwatch.records import Layout, Note, Step
+from torchwatch.records import STEP_COLUMNS, Layout, Note, Step
 
 _EVALUATION = ("val_", "valid_", "validation_", "eval_", "test_")
 
@@ -31,6 +32,15 @@ class Mark:
             name: tidy(value if isinstance(value, float) else _mean(arrays[value]))
             for name, value in self.values.items()
         }
+
+
+@dataclass
+class Outcome:
+    """How the host's ``with`` block ended."""
+
+    status: str = "finished"
+    error: str | None = None
+    traceback: str | None = None
 
 
 Item = Frame | Layout | Mark | Note
@@ -63,6 +73,28 @@ def step_of(frame: Frame, probes: Mapping[str, type[Probe]], say: Callable[[str,
         watch_time_s=round(frame.watch_s, 6),
         **{k: _tidied(v) for k, v in fields.items()},
     )
+
+
+def ready(item: Frame | Mark, *, wait: bool) -> bool:
+    """Whether the values of an item can be read; ``wait``: make it so."""
+    frame = item.frame if isinstance(item, Mark) else item
+    if frame.ready():
+        return True
+    if wait:  # the run is over: nobody is held up
+        frame.finish()
+    return wait
+
+
+def without_columns(step: Step) -> Step:
+    """The step's scalars alone."""
+    without: dict[str, Any] = dict.fromkeys(STEP_COLUMNS)
+    return dataclasses.replace(step, **without)
+
+
+def keeps_columns(step: Step, *, is_last: bool) -> bool:
+    """On fast loops columns stay on sampled steps, on the last of a line, and where a norm is not finite."""
+    norm = step.grad_norm
+    return is_last or step.activations is not None or (norm is not None and not math.isfinite(norm))
 
 
 def _mean(values: Values) -> float | None:

@@ -2,30 +2,39 @@
 
 The training thread only appends to a deque. Everything else happens here: reading device values, rounding,
 encoding, writing, checking, printing. An alert is shown only after its ``os.write`` has returned.
+
+A few lines longer than a file should be: one queue is taken apart in one order, and that is one subject.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from torchwatch.check import Severity
 from torchwatch.config import WatchConfig
 from torchwatch.engine import Engine
-from torchwatch.intervals import IntervalBuilder, tidy
+from torchwatch.intervals import IntervalBuilder
 from torchwatch.probe import Frame, Probe
-from torchwatch.recorder.items import Item, Mark, is_evaluation, step_of
+from torchwatch.recorder.items import (
+    Item,
+    Mark,
+    Outcome,
+    is_evaluation,
+    keeps_columns,
+    ready,
+    step_of,
+    without_columns,
+)
 from torchwatch.recorder.memory import Memory
+from torchwatch.recorder.sinks import Sink, Sinks
+from torchwatch.recorder.totals import Totals
 from torchwatch.records import (
-    STEP_COLUMNS,
     Alert,
-    End,
     Eval,
     Interval,
     Layout,
@@ -43,25 +52,6 @@ _LONGEST_LINE = 256
 _SHORTEST_PAUSE_S = 0.01
 _YIELD_S = 1e-5
 _UNSEEN = "loss not seen in {steps} steps: call watch.log(loss=loss)"
-
-
-class Sink(Protocol):
-    """Where live records also go; called in the recorder thread, after the record is in the file."""
-
-    def write(self, record: Record) -> None:
-        """Take a record."""
-
-    def close(self) -> None:
-        """The run is over."""
-
-
-@dataclass
-class Outcome:
-    """How the body ended."""
-
-    status: str = "finished"
-    error: str | None = None
-    traceback: str | None = None
 
 
 class Recorder:
@@ -97,7 +87,7 @@ class Recorder:
         self.dropped = 0
         self.lost = 0
         self._probes = {p.name: type(p) for p in probes}
-        self._sinks = list(sinks)
+        self._sinks = Sinks(sinks, self._say)
         self._clock = clock
         self._memory = memory if memory is not None else Memory().read
         self._queue: deque[Item] = deque()
@@ -108,15 +98,9 @@ class Recorder:
         self._abandoned = False
         self._last_tick = clock()
         self._next_system = clock() + config.system_s
-        self._step = 0
-        self._step_s: float | None = None
-        self._steps = 0
-        self._epochs = 0
-        self._samples: int | None = 0
-        self._busy_s = self._watch_s = 0.0
+        self._totals = Totals()
         self._thread_s = 0.0
         self._dropped_said = 0
-        self._unseen = 0
         self._said: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="torchwatch-recorder", daemon=True)
 
@@ -179,7 +163,7 @@ class Recorder:
             item = self._queue[0]
             if self._abandoned:
                 break
-            if isinstance(item, (Frame, Mark)) and not _ready(item, wait=self._outcome is not None):
+            if isinstance(item, (Frame, Mark)) and not ready(item, wait=self._outcome is not None):
                 break
             self._queue.popleft()
             if isinstance(item, Frame):
@@ -206,16 +190,18 @@ class Recorder:
             self._feed(dataclasses.replace(item, coverage={**item.coverage, "loss": self._loss_coverage()}))
 
     def _loss_coverage(self) -> str:
-        return "not seen" if self._unseen > _HINT_STEPS else "ok"
+        return "not seen" if self._totals.without_loss > _HINT_STEPS else "ok"
 
     def _take_steps(self, steps: list[Step], *, fast: bool) -> None:
         if not steps:
             return
         for step in steps:
             self._count(step)
-            self._intervals.add(_scalars(step))
+            self._intervals.add(without_columns(step))
         if fast and len(steps) > 1:
-            self._feed(batch([s if _keeps_columns(s, s is steps[-1]) else _scalars(s) for s in steps]))
+            self._feed(
+                batch([s if keeps_columns(s, is_last=s is steps[-1]) else without_columns(s) for s in steps])
+            )
         else:
             for step in steps:
                 self._feed(step)
@@ -223,26 +209,20 @@ class Recorder:
             self._close_interval("steps", steps[-1].time_s)
 
     def _count(self, step: Step) -> None:
-        self._step, self._step_s = step.step, step.time_s
-        self._steps += 1
-        if self._samples is not None:
-            self._samples = None if step.samples is None else self._samples + step.samples
-        self._busy_s += step.step_time_s or 0.0
-        self._watch_s += step.watch_time_s or 0.0
-        self._unseen = self._unseen + 1 if step.loss is None else 0
-        if self._unseen == _HINT_STEPS:
+        self._totals.add(step)
+        if self._totals.without_loss == _HINT_STEPS:
             self._say("loss", _UNSEEN.format(steps=_HINT_STEPS))
 
     def _close_interval(self, closed_by: str, time_s: float) -> None:
         thread_s = time.thread_time()
         spent, self._thread_s = thread_s - self._thread_s, thread_s
         dropped, self._dropped_said = self.dropped - self._dropped_said, self.dropped
-        self._watch_s += spent
+        self._totals.watch_s += spent
         memory = {k: v for k, v in self._memory().items() if k in _INTERVAL_FIELDS}
         self._feed(self._intervals.close(closed_by, time_s, recorder_s=spent, dropped=dropped, **memory))
 
     def _take_mark(self, mark: Mark) -> None:
-        metrics, step = mark.metrics(), self._step
+        metrics, step = mark.metrics(), self._totals.step
         time_s = round(mark.time_s, 6)
         if mark.kind == "eval":
             self._feed(Eval(step=step, epoch=mark.epoch, time_s=time_s, metrics=metrics))
@@ -252,16 +232,16 @@ class Recorder:
         evaluated = {k: v for k, v in metrics.items() if is_evaluation(k)}
         if evaluated:
             self._feed(Eval(step=step, epoch=mark.epoch, time_s=time_s, metrics=evaluated))
-        self._epochs += 1
+        self._totals.epochs += 1
         self._feed(self._intervals.close_epoch(mark.epoch, step, time_s, metrics))
 
     def _system(self, now: float) -> None:
         if now < self._next_system:
             return
         self._next_system = now + self.config.system_s
-        time_s = round(now, 6)
-        since_s = None if self._step_s is None else round(max(now - self._step_s, 0.0), 6)
-        self._feed(System(time_s=time_s, step=self._step, since_step_s=since_s, **self._memory()))
+        totals = self._totals
+        since_s = totals.since_step_s(now)
+        self._feed(System(time_s=round(now, 6), step=totals.step, since_step_s=since_s, **self._memory()))
 
     def _finish(self) -> None:
         """The last interval, the checks' last look, the end record."""
@@ -272,23 +252,17 @@ class Recorder:
         self._queue.clear()
         if not self._intervals.empty:
             self._close_interval("end", round(self._clock(), 6))
-        if self._steps == 0:
+        if self._totals.steps == 0:
             self._say(
                 "steps", "no optimizer step was seen: call watch.step() where the loop has no optimizer"
             )
         self._buffer += self.engine.finish()
         self._flush()
-        issues = {s.word: sum(a.severity == s.word for a in self._worst().values()) for s in Severity}
-        end = End(
+        end = self._totals.end(
+            self.alerts,
+            self.engine.health_score(),
             status=outcome.status,
-            step=self._step,
-            steps=self._steps,
-            epochs=self._epochs,
             time_s=round(self._clock(), 6),
-            samples=self._samples if self._steps else None,
-            health_score=self.engine.health_score(),
-            issues=issues,
-            watch_share=tidy(self._watch_s / self._busy_s) if self._busy_s else None,
             complete=self.lost == 0 and self.writer.complete,
             dropped=self.dropped,
             lost_lines=self.writer.lost_lines,
@@ -298,17 +272,7 @@ class Recorder:
         self._buffer.append(end)
         self._flush()
         self.writer.close()
-        for sink in self._sinks:
-            self._to_sink(sink, sink.close)
-
-    def _worst(self) -> dict[str, Alert]:
-        order = {s.word: int(s) for s in Severity}
-        worst: dict[str, Alert] = {}
-        for alert in self.alerts:
-            known = worst.get(alert.check)
-            if known is None or order[alert.severity] > order[known.severity]:
-                worst[alert.check] = alert
-        return worst
+        self._sinks.close()
 
     # ------------------------------------------------------------------ out
 
@@ -334,7 +298,7 @@ class Recorder:
             return
         self._said.add(message)
         self._buffer.append(
-            Note(step=self._step, time_s=round(self._clock(), 6), topic=topic, message=message)
+            Note(step=self._totals.step, time_s=round(self._clock(), 6), topic=topic, message=message)
         )
 
     def _flush(self) -> None:
@@ -349,9 +313,7 @@ class Recorder:
             if isinstance(record, Alert):
                 self._publish(record)
         self.health_score = self.engine.health_score()
-        for sink in tuple(self._sinks):
-            for record in records:
-                self._to_sink(sink, lambda sink=sink, record=record: sink.write(record))  # type: ignore[misc]
+        self._sinks.write(records)
 
     def _publish(self, alert: Alert) -> None:
         self.alerts.append(alert)
@@ -359,35 +321,5 @@ class Recorder:
         if alert.severity == Severity.CRITICAL.word and alert.state != "resolved":
             self.critical = True
 
-    def _to_sink(self, sink: Sink, work: Callable[[], None]) -> None:
-        if sink not in self._sinks:
-            return
-        try:
-            work()
-        except Exception as error:  # noqa: BLE001 - a sink never brings the recording down
-            self._sinks.remove(sink)
-            name = type(sink).__name__
-            self._say(name, f"{name} switched off: {type(error).__name__}: {error}")
-
 
 _INTERVAL_FIELDS = frozenset(f.name for f in dataclasses.fields(Interval))
-
-
-def _ready(item: Frame | Mark, *, wait: bool) -> bool:
-    frame = item.frame if isinstance(item, Mark) else item
-    if frame.ready():
-        return True
-    if wait:  # the run is over: nobody is held up
-        frame.finish()
-    return wait
-
-
-def _scalars(step: Step) -> Step:
-    without: dict[str, Any] = dict.fromkeys(STEP_COLUMNS)
-    return dataclasses.replace(step, **without)
-
-
-def _keeps_columns(step: Step, is_last: bool) -> bool:  # noqa: FBT001
-    """On fast loops columns stay on sampled steps, on the last of a line, and where a norm is not finite."""
-    norm = step.grad_norm
-    return is_last or step.activations is not None or (norm is not None and not math.isfinite(norm))

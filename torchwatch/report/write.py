@@ -84,10 +84,9 @@ def _summary(report: Report) -> dict[str, object]:
         ("ended", report.verdict.status),
         ("started", header.time[:16].replace("T", " ") or "–"),
     ]
-    judged = bool(found.steps)
     return {
-        "score": report.diagnosis.health_score if judged else None,
-        "band": report.diagnosis.band if judged else "not judged",
+        "score": report.diagnosis.health_score,
+        "band": report.diagnosis.band,
         "tone": report.verdict.tone,
         "headline": report.verdict.headline,
         "facts": facts,

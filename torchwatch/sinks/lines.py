@@ -102,10 +102,13 @@ def note_text(note: Note) -> Text:
     return Text(f"{'note':<{INDENT}}{printable(note.message, 1000)}", "dim")
 
 
-def health_text(score: int, severities: Mapping[str, int]) -> Text:
+def health_text(score: int | None, severities: Mapping[str, int]) -> Text:
     """The health score with its band, and how many issues of which severity there are."""
     word = band(score)
-    text = Text(f"{'health':<{INDENT}}").append(f"{score}/100 ({word})", BAND_STYLE[word])
+    text = Text(f"{'health':<{INDENT}}")
+    if score is None:
+        return text.append(f"{word}: the file holds no training step")
+    text.append(f"{score}/100 ({word})", BAND_STYLE[word])
     nouns = {"critical": "critical issue", "warning": "warning", "info": "info"}
     parts = [plural(severities[s], noun) for s, noun in nouns.items() if severities.get(s)]
     return text.append(" · " + (" · ".join(parts) or "no issue"))

@@ -1,0 +1,67 @@
+"""What a run amounts to so far, and the end record that says it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torchwatch.check import Severity
+from torchwatch.intervals import tidy
+from torchwatch.records import Alert, End, Step
+
+
+class Totals:
+    """Sums over the steps of a run; times in seconds.
+
+    Attributes:
+        step: number of the last step.
+        step_s: when it ended, None before the first.
+        steps: how many there were.
+        epochs: how many ended.
+        without_loss: steps in a row, up to now, in which no loss was seen.
+        watch_s: what watching cost so far, in both threads.
+    """
+
+    def __init__(self) -> None:
+        self.step = self.steps = self.epochs = 0
+        self.step_s: float | None = None
+        self.watch_s = 0.0
+        self._busy_s = 0.0
+        self._samples: int | None = 0
+        self.without_loss = 0
+
+    def add(self, step: Step) -> None:
+        """Take in a step."""
+        self.step, self.step_s = step.step, step.time_s
+        self.steps += 1
+        if self._samples is not None:
+            self._samples = None if step.samples is None else self._samples + step.samples
+        self._busy_s += step.step_time_s or 0.0
+        self.watch_s += step.watch_time_s or 0.0
+        self.without_loss = self.without_loss + 1 if step.loss is None else 0
+
+    def since_step_s(self, now: float) -> float | None:
+        """Time since the last step ended."""
+        return None if self.step_s is None else round(max(now - self.step_s, 0.0), 6)
+
+    def end(self, alerts: Iterable[Alert], health_score: int, **told: Any) -> End:
+        """The end record; ``told`` are its other fields. A run without steps has no health score."""
+        return End(
+            step=self.step,
+            steps=self.steps,
+            epochs=self.epochs,
+            samples=self._samples if self.steps else None,
+            health_score=health_score if self.steps else None,
+            issues=_at_worst(alerts),
+            watch_share=tidy(self.watch_s / self._busy_s) if self._busy_s else None,
+            **told,
+        )
+
+
+def _at_worst(alerts: Iterable[Alert]) -> dict[str, int]:
+    """Checks per severity, each at its worst."""
+    worst: dict[str, Severity] = {}
+    for alert in alerts:
+        severity = Severity[alert.severity.upper()]
+        worst[alert.check] = max(severity, worst.get(alert.check, severity))
+    return {s.word: sum(w is s for w in worst.values()) for s in Severity}
