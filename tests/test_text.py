@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchwatch.text import band, duration, markdown, number, printable, size
+from torchwatch.text import band, duration, markdown, number, percent, printable, size
 
 
 @pytest.mark.parametrize(
@@ -139,3 +139,9 @@ def test_duration(seconds: float | None, shown: str) -> None:
 )
 def test_band_edges(score: int | None, word: str) -> None:
     assert band(score) == word
+
+
+def test_percent_is_readable_at_every_size() -> None:
+    assert [percent(x) for x in (0.005, 0.0967, 0.12, 0.819, 11.9)] == [
+        "0.5 %", "9.7 %", "12 %", "82 %", "1,190 %",
+    ]  # fmt: skip

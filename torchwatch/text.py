@@ -50,6 +50,12 @@ def number(value: float | None) -> str:
     return f"{value:.4g}"
 
 
+def percent(share: float) -> str:
+    """A share for people: ``0.5 %``, ``12 %``, ``1,190 %``."""
+    value = 100 * share
+    return f"{value:,.0f} %" if abs(value) >= 10 else f"{value:.2g} %"
+
+
 def size(count: float | None) -> str:
     """Bytes for people: ``1.2 GB``."""
     if count is None or not math.isfinite(count):

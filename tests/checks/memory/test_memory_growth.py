@@ -100,3 +100,9 @@ def test_limits():
 def test_cheap_on_thousands_of_intervals():
     _, alerts = run_check(SLUG, run(lambda i: 500 + i % 3, intervals=400))
     assert not alerts
+
+
+def test_onset_of_a_leak_that_rises_in_jumps():
+    """Resident memory stands still for some intervals and jumps at others, under a steady leak from step 1."""
+    leak = run(lambda i: 468 + 20 * (i // 2) + 9 * (i % 3 == 0), intervals=40)
+    assert_fires(SLUG, leak, severity="warning", since=(1, 63))

@@ -41,3 +41,9 @@ def test_near_miss_two_stale_steps_between_clean_ones():
     run = records(steps=60, stale_gradients=watched(lambda i: i % 3 != 0))
     assert_quiet(SLUG, run)
     assert_fires(SLUG, run, limits={"steps": 2})
+
+
+def test_near_miss_zeroed_between_backward_and_step():
+    """That is a mistake too, but another one: the optimizer sees no gradient at all."""
+    norms = [1.0, *[0.0] * 59]
+    assert_quiet(SLUG, records(steps=60, stale_gradients=watched(lambda i: i > 1), grad_norm=norms))

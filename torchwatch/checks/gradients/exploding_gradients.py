@@ -181,7 +181,7 @@ def _relative(history: History, before: Values, limits: Limits) -> float | None:
 
 def _has_heavy_tails(history: History, limits: Limits) -> bool:
     declared = history.declared.get("adversarial") or history.declared.get("reinforcement")
-    several = history.layout is not None and len(history.layout.optimizers) > 1
+    several = history.layout is not None and history.layout.several_optimizers
     return bool(limits.heavy_tails) and bool(declared or several)
 
 

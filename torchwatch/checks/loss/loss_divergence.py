@@ -35,7 +35,7 @@ from torchwatch.checks.loss._curves import (
     slope,
 )
 from torchwatch.history import History
-from torchwatch.text import number
+from torchwatch.text import number, percent
 
 _LOOK_BACK = 6
 _LEVEL = 3
@@ -144,7 +144,7 @@ def _finding(history: History, losses: Curve, start: int, end: int, limits: Limi
     above = now - first > _threshold(losses, start, end, limits)
     severity = Severity.INFO if excused else Severity.CRITICAL if above else Severity.WARNING
     onset = int(losses.first_step[start + 1])
-    share = f"{100 * (now / low - 1):.3g} %" if low > 0 else number(now - low)
+    share = percent(now / low - 1) if low > 0 else number(now - low)
     detail = (
         f"Interval mean {number(low)} to step {onset - 1}, then "
         f"{', '.join(number(float(v)) for v in losses.mean[start + 1 :][:8])}; first {number(first)}."

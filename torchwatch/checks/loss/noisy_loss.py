@@ -33,7 +33,7 @@ from torchwatch.checks.loss._curves import (
     step_noise,
 )
 from torchwatch.history import History
-from torchwatch.text import number
+from torchwatch.text import number, percent
 
 _LEAST_STEPS = 10
 
@@ -84,7 +84,7 @@ def _finding(history: History, losses: Curve, noise: float, level: float, limits
     mean, first = float(losses.mean[-1]), float(losses.mean[0])
     stuck = _is_stuck(losses, limits) and not plays_against_itself(history)
     return Finding(
-        title=f"Loss varies by {100 * noise / level:.3g} % of its level from step to step",
+        title=f"Loss varies by {percent(noise / level)} of its level from step to step",
         since_step=int(losses.first_step[-1]),
         detail=f"Step-to-step scatter {number(noise)}, mean {number(mean)}; first interval {number(first)}."
         + (" The loss has also stopped improving." if stuck else ""),

@@ -28,7 +28,7 @@ import numpy as np
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
 from torchwatch.checks.loss._curves import Values, first_level, noise, noise_at, slope
 from torchwatch.history import History, Series
-from torchwatch.text import number, printable
+from torchwatch.text import number, percent, printable
 
 _MOST_EVALS = 256
 _LOWER_IS_BETTER = (
@@ -193,7 +193,7 @@ def _finding(history: History, name: str, val: Series, best: int, train: Values,
     quality = _quality(history) if limits.metric_improves else None
     improves = quality is not None and _improves(quality[1], limits.patience)
     shown = printable(name)
-    rise = f"{100 * (now / level - 1):.3g} %" if level > 0 else number(now - level)
+    rise = percent(now / level - 1) if level > 0 else number(now - level)
     where = _where(history, onset)
     detail = (
         f"{shown} {number(level)} at {where}, {number(now)} at step {int(val.steps[-1])}, "

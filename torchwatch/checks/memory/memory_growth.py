@@ -42,6 +42,7 @@ Values = npt.NDArray[np.float64]
 
 _LEAST = 6
 _MB = 1_000_000
+_NEAR = 0.05
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     slope = statistics.theil_sen(memory, ends, limits.confidence or 0.95)
     if (limits.confidence and not slope.low > 0) or not _is_steady(memory, grown, limits):
         return []
-    onset = _onset(known, slope.slope)
+    onset = _onset(known, limits)
     return [
         Finding(
             title=f"Memory grew by {size(grown)} ({grown / memory[0]:.0%}) and keeps growing",
@@ -115,16 +116,15 @@ def _is_steady(memory: Values, grown: float, limits: Limits) -> bool:
     return middles[0] < middles[1] < middles[2] and min(rises) >= limits.thirds * grown
 
 
-def _onset(known: Sequence[Interval], slope: float) -> int:
-    """First step of the stretch of intervals, up to the last, that grew at half the slope or more."""
-    place = len(known) - 1
-    while place > 0:
-        now, before = known[place], known[place - 1]
-        gained = (now.rss_bytes or 0) - (before.rss_bytes or 0)
-        if gained < slope / 2 * (now.last_step - before.last_step):
-            break
-        place -= 1
-    return known[place if place == 0 else place + 1 if place + 1 < len(known) else place].first_step
+def _onset(known: Sequence[Interval], limits: Limits) -> int:
+    """First step after memory last stood near its start; growth that reaches back into warm-up began at once.
+
+    "Near" is within a twentieth of the whole growth: resident memory rises in jumps, under a steady leak too.
+    """
+    memory = [i.rss_bytes or 0 for i in known]
+    near = memory[0] + _NEAR * (memory[-1] - memory[0])
+    last = max(place for place, value in enumerate(memory) if value <= near)
+    return known[last + 1 if last >= limits.warm_up_intervals else 0].first_step
 
 
 CHECK = Check(

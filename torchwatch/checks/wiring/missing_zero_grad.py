@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
+from torchwatch.history import Series
 from torchwatch.text import number
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Limits:
 
 def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     """At most one finding, about the whole run."""
-    stale = history.series("stale_gradients")
+    stale = _with_gradients(history)
     if not stale.values.size:
         return NotReady("not watched yet")
     if not stale.values[-1]:
@@ -63,6 +64,14 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
             threshold=float(max(1, limits.steps)),
         )
     ]
+
+
+def _with_gradients(history: History) -> Series:
+    """Watched steps but those whose gradients were all 0: cleared too late, after backward, not never."""
+    stale, norms = history.series("stale_gradients"), history.series("grad_norm")
+    empty = norms.steps[norms.values == 0]
+    keep = ~np.isin(stale.steps, empty)
+    return Series(stale.steps[keep], stale.values[keep])
 
 
 def _growth(history: History, since: int) -> str:
