@@ -17,7 +17,7 @@ from torchwatch.probes.loss import LossProbe
 from torchwatch.recorder import Mark, Outcome, Recorder
 from torchwatch.recorder.sinks import Sinks
 from torchwatch.recorder.totals import Totals
-from torchwatch.records import Alert, End, Note, Record, RunHeader, Step, Steps, System
+from torchwatch.records import Alert, End, Layout, Note, Record, RunHeader, Step, Steps, System
 from torchwatch.runfile import RunWriter, read_records
 
 
@@ -191,6 +191,17 @@ def test_a_loss_that_is_never_seen_is_asked_for_once(tmp_path) -> None:
         setup.recorder.put(Frame(number, sampled=False, epoch=0))
     notes = [r.message for r in setup.end() if isinstance(r, Note)]
     assert notes == ["loss not seen in 20 steps: call watch.log(loss=loss)"]
+
+
+@pytest.mark.parametrize(("seen", "coverage"), [(True, "ok"), (False, "not seen in the first step")])
+def test_the_layout_says_whether_a_loss_was_seen(tmp_path, seen, coverage) -> None:
+    setup = Setup(tmp_path)
+    setup.recorder.put(Layout(step=1))
+    setup.recorder._tick()
+    setup.recorder.put(setup.frame(1) if seen else Frame(1, sampled=False, epoch=0))
+    records = setup.end()
+    assert kinds(records) == ["run", "layout", "step", "interval", "end"]
+    assert records[1].coverage == {"loss": coverage}
 
 
 def test_system_records_come_once_per_period(tmp_path) -> None:

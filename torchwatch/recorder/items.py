@@ -85,6 +85,11 @@ def ready(item: Frame | Mark, *, wait: bool) -> bool:
     return wait
 
 
+def has_loss(frame: Frame) -> bool:
+    """Whether a loss of the step was logged or seen."""
+    return any(name == "loss" for name, *_ in frame.payloads.get("loss", ()))
+
+
 def without_columns(step: Step) -> Step:
     """The step's scalars alone."""
     without: dict[str, Any] = dict.fromkeys(STEP_COLUMNS)

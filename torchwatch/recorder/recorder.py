@@ -24,6 +24,7 @@ from torchwatch.recorder.items import (
     Item,
     Mark,
     Outcome,
+    has_loss,
     is_evaluation,
     keeps_columns,
     ready,
@@ -163,6 +164,8 @@ class Recorder:
             item = self._queue[0]
             if self._abandoned:
                 break
+            if isinstance(item, Layout) and len(self._queue) == 1 and self._outcome is None:
+                break  # its step is about to follow, and says whether a loss was seen
             if isinstance(item, (Frame, Mark)) and not ready(item, wait=self._outcome is not None):
                 break
             self._queue.popleft()
@@ -190,7 +193,11 @@ class Recorder:
             self._feed(dataclasses.replace(item, coverage={**item.coverage, "loss": self._loss_coverage()}))
 
     def _loss_coverage(self) -> str:
-        return "not seen" if self._totals.without_loss > _HINT_STEPS else "ok"
+        if self._totals.without_loss > _HINT_STEPS:
+            return "not seen"
+        first = self._queue[0] if self._queue and not self._totals.steps else None
+        seen = not isinstance(first, Frame) or has_loss(first)
+        return "ok" if seen else "not seen in the first step"
 
     def _take_steps(self, steps: list[Step], *, fast: bool) -> None:
         if not steps:
