@@ -165,6 +165,28 @@ def test_a_skipped_step_of_a_grad_scaler_is_recorded(tmp_path) -> None:
     assert all(s.grad_norm < 100 for s in steps if s.grad_norm is not None)  # unscaled
 
 
+def test_a_grad_scaler_that_skips_the_first_steps_is_no_fault(tmp_path) -> None:
+    """The scale begins high and is halved until the gradients are finite."""
+    loop = Loop()
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+
+    def body(watch) -> None:
+        for _ in range(12):
+            loop.optimizer.zero_grad()
+            loss = loop.model(100 * torch.randn(8, 4)).square().mean()
+            scaler.scale(loss).backward()
+            scaler.step(loop.optimizer)
+            scaler.update()
+            watch.step(loss=loss)
+
+    records = record(loop.model, body, tmp_path / "run.jsonl", scaler=scaler)
+    skipped = [s.skipped for s in steps_of(records)]
+    assert len(skipped) == 12
+    assert skipped[:3] == [True] * 3
+    assert skipped[-1] is None
+    assert not [r for r in records if isinstance(r, Alert)]
+
+
 def test_alerts_reach_the_loop_and_the_callback(tmp_path) -> None:
     loop = Loop()
     called: list[Alert] = []

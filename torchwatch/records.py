@@ -126,7 +126,8 @@ class Layout(Record):
     """What columns refer to, until the next layout.
 
     ``coverage`` maps what is measured ("activations", "gradients", "loss" …) to "ok" or to the reason why
-    not.
+    not. ``other_optimizers`` are the classes of optimizers without any of these parameters that step again
+    and again between this model's steps (the critic of a watched generator).
     """
 
     kind: ClassVar[str] = "layout"
@@ -135,6 +136,12 @@ class Layout(Record):
     parameters: list[ParameterInfo] = field(default_factory=list)
     optimizers: list[OptimizerInfo] = field(default_factory=list)
     coverage: dict[str, str] = field(default_factory=dict)
+    other_optimizers: list[str] = field(default_factory=list)
+
+    @property
+    def several_optimizers(self) -> bool:
+        """Whether more than one optimizer takes turns, of this model or beside it."""
+        return len(self.optimizers) + len(self.other_optimizers) > 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,3 +120,35 @@ def test_parameters_replaced_in_mid_run_make_their_optimizer_foreign(tmp_path) -
     foreign = [s.step for s in steps if s.foreign_optimizer]
     assert foreign == list(range(15, 41))  # found when step 15 is armed
     assert any(r.kind == "alert" and r.check == "no-op-step" and r.root for r in records)
+
+
+class Named(nn.Module):
+    """A model that is called by keyword, as language models are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+
+    def forward(self, *, values: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+        return self.layer(values) * scale
+
+
+def test_samples_of_a_model_that_is_called_by_keyword(tmp_path) -> None:
+    model = Named()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+
+    def body(watch) -> None:  # an untouched loop
+        for _ in range(3):
+            optimizer.zero_grad()
+            for size in (6, 2):
+                model(scale=2.0, values=torch.randn(size, 4)).square().mean().backward()
+            optimizer.step()
+
+    assert [s.samples for s in steps_of(record(model, body, tmp_path / "run.jsonl"))] == [8, 8, 8]
+
+
+def test_the_forward_hook_leaves_no_entry_in_any_table(tmp_path) -> None:
+    tables = (hooks._global_forward_hooks, hooks._global_forward_hooks_with_kwargs)
+    before = [len(t) for t in tables]
+    watched(log=True, steps=6, tmp_path=tmp_path)  # armed and disarmed twice
+    assert [len(t) for t in tables] == before

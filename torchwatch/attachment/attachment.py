@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from torchwatch.attachment.company import Company
 from torchwatch.attachment.hooks import (
     after_hook,
     before_hook,
@@ -91,6 +92,7 @@ class Attachment:
         self._scaler = scaler
         self._closed = False
         self._own_seen = False
+        self._company = Company()
         self._compiled = False
         self._pid = os.getpid()
         self._thread = self._forward_thread = threading.get_ident()
@@ -163,7 +165,7 @@ class Attachment:
     # ------------------------------------------------------------------ forward and backward
 
     def forward(self, module: torch.nn.Module, args: Any, output: Any) -> None:
-        """A module of the process has run."""
+        """A module of the process has run; ``args`` are its arguments, by position and by keyword."""
         index = self.patient.layer_of(module)
         is_model = module is self.patient.model()
         if index is None and not is_model:
@@ -283,7 +285,12 @@ class Attachment:
         thread). When the model's parameters were replaced, the optimizer that held the old ones is foreign
         from then on.
         """
-        if any(entry.held for entry in self.patient.optimizers) or threading.get_ident() != self._thread:
+        if threading.get_ident() != self._thread:
+            return
+        if any(entry.held for entry in self.patient.optimizers):
+            number = self.steps.count if self.steps.frame is None else self.steps.frame.number
+            if self._company.stepped(type(optimizer).__name__, number):
+                self.patient.version += 1
             return
         signature = self._gradient_signature()
         if not signature or signature == self._gradients_seen:
@@ -323,9 +330,9 @@ class Attachment:
         self._arm(self.steps.count + 1)
 
     def _step_without_optimizer(self) -> Frame:
-        """A loop that updates by hand, or a step that the GradScaler skipped."""
+        """A loop that updates by hand, or a step that the GradScaler skipped (it may skip the first ones)."""
         frame = self.steps.open()
-        if self._own_seen:
+        if self._own_seen or self._scaler is not None:
             frame.fields["skipped"] = True
         self.steps.merge(frame)
         everything = [] if self._own_seen else list(range(len(self.patient.parameters)))
@@ -350,6 +357,7 @@ class Attachment:
             parameters=self.patient.parameter_infos(),
             optimizers=self.patient.optimizer_infos(),
             coverage=self._coverage(),
+            other_optimizers=list(self._company.types),
         )
 
     def _coverage(self) -> dict[str, str]:

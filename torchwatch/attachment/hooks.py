@@ -59,13 +59,13 @@ class _Timed:
 def forward_hook(reference: Reference) -> Callable[..., None]:
     """For the forward pass of every module of the process."""
 
-    def hook(module: torch.nn.Module, args: Any, output: Any) -> None:
+    def hook(module: torch.nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         if torch.compiler.is_compiling():
             return
         me = reference()
         if me is not None and me.here:
             with _Timed(me, "forward"):
-                me.forward(module, args, output)
+                me.forward(module, (*args, *kwargs.values()), output)
 
     return hook
 

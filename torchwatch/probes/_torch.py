@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import types
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,9 +21,18 @@ from torch.utils.hooks import RemovableHandle
 TotalNormObserver = Callable[[list[torch.Tensor], torch.Tensor], None]
 
 
-def register_forward_hook(hook: Callable[[torch.nn.Module, Any, Any], None]) -> RemovableHandle:
-    """A hook on the forward pass of every module of the process (public, but used only from here)."""
-    return _module.register_module_forward_hook(hook)
+def register_forward_hook(hook: Callable[[torch.nn.Module, Any, Any, Any], None]) -> RemovableHandle:
+    """A hook on the forward pass of every module of the process: (module, args, kwargs, output).
+
+    Removing it takes its entry in the table of hooks with keywords out as well, which torch 2.13 leaves there
+    for ever (and then warns everybody who compiles). Fallback without that table: torch's own removal.
+    """
+    handle = _module.register_module_forward_hook(hook, with_kwargs=True)
+    table = getattr(_module, "_global_forward_hooks_with_kwargs", None)
+    others = getattr(handle, "extra_dict_ref", None)
+    if table is not None and isinstance(others, tuple):
+        handle.extra_dict_ref = (*others, weakref.ref(table))
+    return handle
 
 
 def register_optimizer_hooks(
