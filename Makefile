@@ -15,11 +15,11 @@ demo: $(STAMP)
 	$(BIN)/torchwatch demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 lint: $(STAMP)
-	$(BIN)/ruff check torchwatch integrations tests benchmarks
-	$(BIN)/ruff format --check torchwatch integrations tests benchmarks
+	$(BIN)/ruff check torchwatch integrations tests benchmarks docs
+	$(BIN)/ruff format --check torchwatch integrations tests benchmarks docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

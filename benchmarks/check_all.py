@@ -19,8 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PYTHON = sys.executable
 PARTS: dict[str, list[str]] = {
-    "fast tests": ["-m", "pytest", "-q", "-n", "2", "-m", "not slow and not gpu"],
-    "slow tests": ["-m", "pytest", "-q", "-n", "2", "-m", "slow and not gpu"],
+    "fast tests": ["-m", "pytest", "-q", "-n", "2", "-m", "not slow"],
+    "slow tests": ["-m", "pytest", "-q", "-n", "2", "-m", "slow"],
     "false alarms and misses of the loss checks": ["benchmarks/checks/false_alarms.py"],
     "diagnosis of 1,000,000 steps": ["benchmarks/replay/replay.py"],
     "overhead": ["benchmarks/overhead/overhead.py", "--repeats", "5"],
