@@ -520,3 +520,21 @@ def test_incidents_always_hold_their_rules(script):
         assert told[incident.root.check].root
     assert sorted(m.check for i in engine.incidents for m in [i.root, *i.symptoms]) == sorted(told)
     assert all(told[i.check].incident == i.incident for i in engine.issues)
+
+
+@pytest.mark.parametrize(
+    ("rate", "named"),
+    [
+        (lambda i: 0.1 if i < 150 else 100.0, True),
+        (lambda i: 0.1 if i < 150 else 0.15, False),  # a small rise explains nothing
+        (lambda i: 0.1 if i < 100 else 100.0, False),  # too long ago
+        (lambda _: 0.1, False),
+    ],
+)
+def test_the_explanation_names_a_jump_of_the_learning_rate(rate, named):
+    losses = [1.0] * 151 + [math.nan] * 20
+    engine = Engine(Selection(checks=tuple(c for c in select().checks if c.slug == "loss-nonfinite")))
+    for record in records(loss=losses, lr=rate):
+        engine.feed(record)
+    said = "the learning rate, which rose from 0.1 to 100 at step 150" in engine.incidents[0].explanation
+    assert said is named

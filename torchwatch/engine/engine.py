@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from torchwatch.check import Check, Finding, NotReady, On, Selection, Severity, select_known
+from torchwatch.engine.context import learning_rate_rise
 from torchwatch.engine.incidents import Incident, Incidents
 from torchwatch.engine.issues import Issue
 from torchwatch.engine.score import health_score
@@ -187,6 +188,7 @@ class Engine:
             issue = issues.get(layer)
             if issue is None:
                 issue = issues[layer] = Issue(check, layer, finding, severity, history.step)
+                issue.context = learning_rate_rise(history, check.cause, issue.since_step)
             if issue.found(finding, severity, history.step, history.epoch):
                 self._moved.append(issue)
             issue.consider_update(history.step, interval)

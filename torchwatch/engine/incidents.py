@@ -153,7 +153,7 @@ def explain(root: Issue, symptoms: Sequence[Issue], before: Sequence[Issue] = ()
     sentences = [f"Since step {root.since_step}{where}: {_sentence(finding.title)}"]
     if finding.detail:
         sentences.append(_sentence(finding.detail))
-    sentences.append(f"The likely cause is {_CAUSES[root.check.cause]}.")
+    sentences.append(f"The likely cause is {root.context or _CAUSES[root.check.cause]}.")
     if before:
         sentences.append(f"It began while something earlier was wrong: {_listed(before)}.")
     fix = root.check.fix if finding.fix is None else finding.fix

@@ -27,13 +27,14 @@ class Issue:
         open: whether it is there now.
         incident: number of its incident, 0 before it has one.
         root: whether it is the root of that incident.
+        context: what else changed when it began, in words; "" for nothing.
         due: what its next alert says, None where there is nothing to tell.
     """
 
     __slots__ = (
         "_clean_looks", "_epoch", "_finding", "_reopened", "_told_severity", "_told_step", "_told_worst",
-        "check", "count", "due", "incident", "last_step", "layer", "open", "peak", "root", "severity",
-        "since_step", "worst", "worst_severity",
+        "check", "context", "count", "due", "incident", "last_step", "layer", "open", "peak", "root",
+        "severity", "since_step", "worst", "worst_severity",
     )  # fmt: skip
 
     def __init__(
@@ -50,6 +51,7 @@ class Issue:
         self.open = True
         self.incident = 0
         self.root = False
+        self.context = ""
         self.due: str | None = "opened"
         self._epoch: int | None = None
         self._clean_looks = 0

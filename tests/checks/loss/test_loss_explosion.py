@@ -1,10 +1,11 @@
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
 from tests.helpers_checks import assert_fires, assert_quiet, layout, records
-from torchwatch.records import Layout, OptimizerInfo
+from torchwatch.records import OptimizerInfo
 
 SLUG = "loss-explosion"
 NO_GUARDS = {
@@ -81,11 +82,12 @@ def test_a_loss_with_signs_is_judged_by_sigma_alone():
     assert_fires(SLUG, records(loss + 40 * (np.arange(300) > 200)), severity="critical", since=(201, 203))
 
 
-def test_two_optimizers_excuse_what_only_intervals_show():
+@pytest.mark.parametrize("watched", [True, False])
+def test_two_optimizers_excuse_what_only_intervals_show(watched):
+    """Both networks of a GAN watched, or one of them beside the other's optimizer."""
     shape = layout()
-    shape = Layout(
-        1, shape.layers, shape.parameters, [*shape.optimizers, OptimizerInfo("Adam", [{"lr": 0.1}])]
-    )
+    second = {"optimizers": [*shape.optimizers, OptimizerInfo("Adam", [{"lr": 0.1}])]}
+    shape = dataclasses.replace(shape, **(second if watched else {"other_optimizers": ["Adam"]}))
     run = records(jump(230, 1.2), interval_steps=40, layers=shape)
     assert_quiet(SLUG, run, allow_info=True)
     assert_fires(SLUG, run, severity="warning", limits={"adversarial": 0})

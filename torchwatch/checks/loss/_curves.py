@@ -91,7 +91,7 @@ def plays_against_itself(history: History) -> str | None:
     for word in ("adversarial", "reinforcement"):
         if history.declared.get(word):
             return f"the run is declared {word}"
-    if history.layout is not None and len(history.layout.optimizers) > 1:
+    if history.layout is not None and history.layout.several_optimizers:
         return "several optimizers train against or beside each other"
     return None
 
