@@ -1,4 +1,7 @@
-"""What cannot be used is refused with one clear sentence; no traceback from the inside, no file lost."""
+"""What cannot be used is refused with one clear sentence; no traceback from the inside, no file lost.
+
+Longer than other files: a flat list of cases.
+"""
 
 import gzip
 import json

@@ -1,3 +1,8 @@
+"""The engine: from findings to issues, alerts, incidents and the score; live and in replay.
+
+Longer than other files: a flat list of cases.
+"""
+
 from __future__ import annotations
 
 import math

@@ -1,3 +1,8 @@
+"""What checks see: the same whatever way the steps came, against plain lists.
+
+Longer than other files: a flat list of cases.
+"""
+
 from __future__ import annotations
 
 import math

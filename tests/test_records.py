@@ -1,3 +1,8 @@
+"""Every kind of line, there and back, and whatever else a line may hold.
+
+Longer than other files: a flat list of cases.
+"""
+
 from __future__ import annotations
 
 import dataclasses

@@ -1,4 +1,7 @@
-"""The public API: what a loop can say and ask, epochs, evaluations, paths, callbacks, misuse."""
+"""The public API: what a loop can say and ask, epochs, evaluations, paths, callbacks, misuse.
+
+Longer than other files: a flat list of cases.
+"""
 
 from __future__ import annotations
 

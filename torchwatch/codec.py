@@ -13,6 +13,8 @@ and indices joined by dots (in a key, ``~`` is written ``~0`` and a dot ``~1``) 
 **Reading** takes a field's value only if it has the annotated type (any number will do for a float, a whole
 one for an int); null is as good as absent (but not in a list), unknown fields are ignored; everything else is
 a ValueError.
+
+Longer than a file should be: writing and reading mirror each other, rule by rule.
 """
 
 from __future__ import annotations

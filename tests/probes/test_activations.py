@@ -12,7 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 from tests.helpers_watch import EVERY_STEP, record, steps_of
 from torchwatch import WatchConfig
-from torchwatch.probes.activations import _peaks, _pooled, _statistics, batch_size
+from torchwatch.probes._statistics import peaks, pooled, summary
+from torchwatch.probes.activations import batch_size
 from torchwatch.records import Layout, is_missing
 
 SHAPES = [(8,), (4, 6), (1, 5), (3, 2, 7), (2, 3, 4, 5), (2, 3, 2, 2, 2)]
@@ -38,9 +39,9 @@ def test_statistics_equal_a_float64_reference(shape, seed, dtype, layout, holes)
     if holes is not None:
         tensor = tensor.clone()
         tensor[(0,) * tensor.dim()] = holes
-    numbers = _statistics(tensor).double().numpy()
+    numbers = summary(tensor).double().numpy()
     batch = tensor.shape[0]
-    found = _pooled([(tensor.numel(), batch, numbers)])
+    found = pooled([(tensor.numel(), batch, numbers)])
     exact = tensor.double()
     bad = ~torch.isfinite(exact)
     assert found["nonfinite"] == int(bad.sum())
@@ -64,12 +65,12 @@ def test_statistics_equal_a_float64_reference(shape, seed, dtype, layout, holes)
 def test_peaks_are_per_channel_or_per_feature() -> None:
     image = torch.zeros(2, 3, 4, 4)
     image[1, 2, 3, 3] = -5
-    assert _peaks(image, channels_first=False).tolist() == [0, 0, 5]
+    assert peaks(image, channels_first=False).tolist() == [0, 0, 5]
     tokens = torch.zeros(2, 7, 4)
     tokens[0, 6, 1] = 2
-    assert _peaks(tokens, channels_first=False).tolist() == [0, 2, 0, 0]
-    assert _peaks(tokens.transpose(1, 2), channels_first=True).tolist() == [0, 2, 0, 0]
-    assert _peaks(torch.zeros(3), channels_first=True) is None
+    assert peaks(tokens, channels_first=False).tolist() == [0, 2, 0, 0]
+    assert peaks(tokens.transpose(1, 2), channels_first=True).tolist() == [0, 2, 0, 0]
+    assert peaks(torch.zeros(3), channels_first=True) is None
 
 
 def net() -> nn.Sequential:

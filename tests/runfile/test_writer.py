@@ -1,3 +1,8 @@
+"""Appending to a run file while disk, file, folder and descriptors misbehave.
+
+Longer than other files: a flat list of cases.
+"""
+
 from __future__ import annotations
 
 import errno
