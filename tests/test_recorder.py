@@ -232,7 +232,7 @@ def test_the_thread_drains_at_stop_and_gives_up_after_drain_s(tmp_path) -> None:
             if isinstance(record, Step):
                 gate.wait(10)
 
-    setup.recorder._sinks = Sinks([Stuck(setup.path)], setup.recorder._say)
+    setup.recorder._sinks = Sinks([Stuck(setup.path)])
     setup.recorder._thread.start()
     setup.steps(1, 2, 0.1)
     started = time.perf_counter()

@@ -88,7 +88,7 @@ class Recorder:
         self.dropped = 0
         self.lost = 0
         self._probes = {p.name: type(p) for p in probes}
-        self._sinks = Sinks(sinks, self._say)
+        self._sinks = Sinks(sinks)
         self._clock = clock
         self._memory = memory if memory is not None else Memory().read
         self._queue: deque[Item] = deque()
@@ -279,7 +279,7 @@ class Recorder:
         self._buffer.append(end)
         self._flush()
         self.writer.close()
-        self._sinks.close()
+        self._sinks.close(self._say)
 
     # ------------------------------------------------------------------ out
 
@@ -320,7 +320,7 @@ class Recorder:
             if isinstance(record, Alert):
                 self._publish(record)
         self.health_score = self.engine.health_score()
-        self._sinks.write(records)
+        self._sinks.write(records, self._say)
 
     def _publish(self, alert: Alert) -> None:
         self.alerts.append(alert)

@@ -8,6 +8,9 @@ from typing import Protocol
 from torchwatch.records import Record
 
 
+Say = Callable[[str, str], None]
+
+
 class Sink(Protocol):
     """Where live records also go; called in the recorder thread, after the record is in the file."""
 
@@ -21,32 +24,31 @@ class Sink(Protocol):
 class Sinks:
     """Passes records on.
 
-    Args:
-        sinks: who is told.
-        say: called with (name, sentence) when one is switched off because it raised.
+    ``say`` is called with (name, sentence) when one is switched off because it raised. It comes with each
+    call: kept here, it would close a cycle with the recorder, which must go away without the collector.
     """
 
-    def __init__(self, sinks: Iterable[Sink], say: Callable[[str, str], None]) -> None:
-        self._sinks, self._say = list(sinks), say
+    def __init__(self, sinks: Iterable[Sink]) -> None:
+        self._sinks = list(sinks)
 
-    def write(self, records: list[Record]) -> None:
+    def write(self, records: list[Record], say: Say) -> None:
         """Pass the records to each sink, in order."""
         for sink in tuple(self._sinks):
             for record in records:
-                if not self._told(sink, lambda sink=sink, record=record: sink.write(record)):  # type: ignore[misc]
+                if not self._told(sink, lambda sink=sink, record=record: sink.write(record), say):  # type: ignore[misc]
                     break
 
-    def close(self) -> None:
+    def close(self, say: Say) -> None:
         """Close all of them."""
         for sink in tuple(self._sinks):
-            self._told(sink, sink.close)
+            self._told(sink, sink.close, say)
 
-    def _told(self, sink: Sink, work: Callable[[], None]) -> bool:
+    def _told(self, sink: Sink, work: Callable[[], None], say: Say) -> bool:
         try:
             work()
         except Exception as error:  # noqa: BLE001 - a sink never brings the recording down
             self._sinks.remove(sink)
             name = type(sink).__name__
-            self._say(name, f"{name} switched off: {type(error).__name__}: {error}")
+            say(name, f"{name} switched off: {type(error).__name__}: {error}")
             return False
         return True
