@@ -7,7 +7,6 @@ from typing import Protocol
 
 from torchwatch.records import Record
 
-
 Say = Callable[[str, str], None]
 
 
