@@ -223,6 +223,31 @@ def test_issues_that_began_together_are_one_incident_rooted_in_the_causal_order(
     assert [a.explanation is None for a in alerts] == [False, True, True]
 
 
+@pytest.mark.parametrize(
+    ("onsets", "root"),
+    [
+        ((30, 30, 30), "loss"),  # a batch with NaN: the weights are only where it ended
+        ((31, 30, 30), "gradient"),  # made in the backward pass
+        ((31, 31, 30), "parameter"),  # near miss: an update that was too large
+    ],
+)
+def test_non_finite_values_are_rooted_where_they_came_in(onsets, root):
+    causes = (Cause.LOSS, Cause.GRADIENT, Cause.PARAMETER)
+    spread = [
+        check(f"{c.name.lower()}-nonfinite", between(32, 90, since=s), cause=c, severity=CRITICAL)
+        for c, s in zip(causes, onsets, strict=True)
+    ]
+    (incident,) = run(*spread)[0].incidents
+    assert incident.root.check == f"{root}-nonfinite"
+    assert len(incident.symptoms) == 2
+
+
+def test_a_wiring_fault_stays_the_root_of_non_finite_values():
+    values = check("loss-nonfinite", between(30, 90), severity=CRITICAL)
+    (incident,) = run(check("wiring", between(30, 90), cause=Cause.WIRING), values)[0].incidents
+    assert incident.root.check == "wiring"
+
+
 def test_far_onsets_are_two_incidents_and_the_distance_is_one_interval():
     def found(gap: int, interval: int) -> int:
         header = RunHeader(run_id="a", config={"interval_steps": interval})

@@ -18,6 +18,9 @@ CLOSE_STEPS = 20
 
 _MOST_SYMPTOMS = 5
 
+_SPREAD = ("input-nonfinite", "loss-nonfinite", "gradient-nonfinite", "parameter-nonfinite")
+"""How NaN and infinity spread within one step: forward pass, backward pass, weights."""
+
 _CAUSES = {
     Cause.WIRING: "model, loss and optimizer are not connected as intended",
     Cause.INPUT: "the data that goes into the model",
@@ -63,6 +66,8 @@ class Group:
     def choose_root(self) -> list[Issue]:
         """Find the root again; the issues whose root flag changed."""
         best = min(self.members, key=_rank)
+        if best.check.slug in _SPREAD:
+            best = min((m for m in self.members if m.check.slug in _SPREAD), key=_first_to_spread)
         if best is self.root:
             return []
         changed = [best] if self.root is None else [best, self.root]
@@ -144,6 +149,12 @@ def _rank(issue: Issue) -> tuple[bool, int, int, int, str, str]:
         issue.check.slug,
         issue.layer or "",
     )
+
+
+def _first_to_spread(issue: Issue) -> tuple[bool, int, int, str]:
+    """The smallest is where non-finite values came in: one step of them is in everything that follows."""
+    info = issue.worst_severity == Severity.INFO
+    return info, issue.since_step, _SPREAD.index(issue.check.slug), issue.layer or ""
 
 
 def explain(root: Issue, symptoms: Sequence[Issue], before: Sequence[Issue] = ()) -> str:
