@@ -26,6 +26,7 @@ from torchwatch.attachment.hooks import (
     loss_hook,
     pass_hook,
     remove,
+    total_norm_hook,
 )
 from torchwatch.attachment.quiet import Quiet
 from torchwatch.attachment.steps import StepBuilder
@@ -73,7 +74,11 @@ class Attachment:
         self.config, self.guard, self.clock = config, guard, clock
         self.at_boundary = at_boundary
         self.patient = Patient(model)
-        self.activations, self.wiring, self.clipping = ActivationProbe(), WiringProbe(), ClippingProbe()
+        self.activations, self.wiring, self.clipping = (
+            ActivationProbe(),
+            WiringProbe(),
+            ClippingProbe(total_norm_hook(weakref.ref(self))),
+        )
         loss = LossProbe()
         self.probes: tuple[Probe, ...] = (
             GradientProbe(),
@@ -133,6 +138,10 @@ class Attachment:
     def here(self) -> bool:
         """Whether the watcher is open and this process is the one that entered (a forked worker is not)."""
         return not self._closed and os.getpid() == self._pid
+
+    def in_training_thread(self) -> bool:
+        """Whether this is the thread that entered, or has last been seen to run the model."""
+        return threading.get_ident() == self._forward_thread
 
     # ------------------------------------------------------------------ arming
 
@@ -208,7 +217,7 @@ class Attachment:
 
     def _maybe_loss_module(self, module: torch.nn.Module, output: Any) -> None:
         """The scalar, differentiable output of a module that is not watched is a loss."""
-        if threading.get_ident() != self._forward_thread:
+        if not self.in_training_thread():
             return
         if (
             self.steps.logs_loss

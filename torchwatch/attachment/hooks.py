@@ -109,6 +109,18 @@ def loss_hook(reference: Reference, source: str, value: torch.Tensor) -> Gradien
     return hook
 
 
+def total_norm_hook(reference: Reference) -> _torch.TotalNormObserver:
+    """For every total norm that clipping computes. Gradients are read in the thread that makes them, only."""
+
+    def observer(gradients: list[torch.Tensor], total: torch.Tensor) -> None:
+        me = reference()
+        if me is not None and me.here and me.in_training_thread():
+            with _Timed(me, "clipping"):
+                me.clipping.saw(gradients, total)
+
+    return observer
+
+
 def before_hook(reference: Reference) -> Callable[..., None]:
     """For every optimizer of the process, before it steps."""
 
@@ -147,15 +159,14 @@ def _has_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 
 def remove(handles: list[Any]) -> None:
-    """Remove the hooks; inside an optimizer hook, as soon as the host has left it.
+    """Remove the hooks; while any thread is inside an optimizer's step, as soon as it has left it.
 
     Removing one while its dictionary is iterated would raise "mutated during iteration" in the host.
     """
-    if _torch.optimizer_depth() == 0:
+    if not _torch.any_thread_steps():
         _remove_now(handles)
         return
-    arguments = (handles, threading.get_ident())
-    threading.Thread(target=_remove_later, args=arguments, name="torchwatch-detach", daemon=True).start()
+    threading.Thread(target=_remove_later, args=(handles,), name="torchwatch-detach", daemon=True).start()
 
 
 def _remove_now(handles: list[Any]) -> None:
@@ -163,7 +174,7 @@ def _remove_now(handles: list[Any]) -> None:
         handle.remove()
 
 
-def _remove_later(handles: list[Any], thread: int) -> None:
-    while _torch.optimizer_depth_of(thread) > 0:
+def _remove_later(handles: list[Any]) -> None:
+    while _torch.any_thread_steps():
         time.sleep(0.001)
     _remove_now(handles)

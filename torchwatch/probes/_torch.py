@@ -62,9 +62,9 @@ def optimizer_depth() -> int:
     return _count_steps(sys._getframe(1))
 
 
-def optimizer_depth_of(thread: int) -> int:
-    """The same for another thread, by its identifier."""
-    return _count_steps(sys._current_frames().get(thread))
+def any_thread_steps() -> bool:
+    """Whether any thread of the process is inside an optimizer's step."""
+    return any(_count_steps(frame) for frame in sys._current_frames().values())
 
 
 def _count_steps(frame: types.FrameType | None) -> int:

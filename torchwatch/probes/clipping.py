@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,24 +17,24 @@ class ClippingProbe(Probe):
     """Total norm that ``torch.nn.utils.clip_grad_norm_`` computed on watched gradients since the last step.
 
     Where this release of torch cannot be observed, ``available`` is False and norms are after clipping.
+
+    Args:
+        observer: told by torch of every total norm of the process; calls :meth:`saw` in the training thread
+            only, since another thread must not read gradients while they are being made.
     """
 
     name: ClassVar[str] = "clipping"
     writes: ClassVar[tuple[str, ...]] = ("grad_norm_preclip",)
 
-    def attach(self, patient: Patient, config: WatchConfig) -> None:
-        """Start observing; the observer holds the probe weakly."""
-        super().attach(patient, config)
-        self._seen: dict[int, torch.Tensor] = {}
-        probe = weakref.ref(self)
-
-        def observer(gradients: list[torch.Tensor], total: torch.Tensor) -> None:
-            alive = probe()
-            if alive is not None:
-                alive.saw(gradients, total)
-
+    def __init__(self, observer: _torch.TotalNormObserver) -> None:
         self._observer = observer
-        self.available = _torch.TOTAL_NORM.observe(observer)
+        self._seen: dict[int, torch.Tensor] = {}
+        self.available = False
+
+    def attach(self, patient: Patient, config: WatchConfig) -> None:
+        """Start observing."""
+        super().attach(patient, config)
+        self.available = _torch.TOTAL_NORM.observe(self._observer)
 
     def saw(self, gradients: list[torch.Tensor], total: torch.Tensor) -> None:
         """A total norm was computed; it counts when its gradients are watched ones, the first time only."""
