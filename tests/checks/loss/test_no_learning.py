@@ -121,3 +121,10 @@ def test_near_miss_a_fast_learner_hidden_in_the_first_interval():
     assert_quiet(SLUG, run(loss, layers=[head(1)], interval_steps=200))
     loss[:4] = 1.0
     assert_fires(SLUG, run(loss, layers=[head(1)], interval_steps=200))
+
+
+def test_five_level_epochs_are_enough():
+    """Random labels: every epoch's mean lies within its noise of the first; no slope has an interval yet."""
+    rng = np.random.default_rng(3)
+    run = records(2.306 + 0.06 * rng.standard_normal(6 * 57), epoch_steps=57, interval_steps=200, lr=1e-3)
+    assert_fires(SLUG, run, by=342)

@@ -164,11 +164,15 @@ def most_fallen(losses: Curve, level: float) -> float:
 
     The larger one of what the last third of the intervals lies below it, and of the steepest fall that the
     confidence interval of the slope allows. The first interval is not in the slope: it may hold a bad start.
+    Where too few intervals give the slope no interval, the last third's own error takes its place.
     """
     count = losses.mean.size
-    last = losses.mean[-max(1, count // 3) :]
+    third = max(1, count // 3)
+    fallen = level - float(losses.mean[-third:].mean())
     low = slope(np.arange(count - 1), losses.mean[1:])[0]
-    return max(level - float(last.mean()), -low * (count - 2))
+    if math.isinf(low):
+        return fallen + 2 * float(np.sqrt(np.square(losses.error[-third:]).sum())) / third
+    return max(fallen, -low * (count - 2))
 
 
 def slope(x: npt.NDArray[np.number], y: Values, z: float = 1.96) -> tuple[float, float, float]:

@@ -1,7 +1,7 @@
 """The loss has never come down from where it started.
 
 What it detects
-    After at least three intervals and 200 steps, warm-up not counted, no interval's loss lies more than 1 %
+    After at least five intervals and 200 steps, warm-up not counted, no interval's loss lies more than 1 %
     and 2 σ below the first one's. Where the model has K outputs the level is compared with ln K, the loss of
     guessing among K classes.
 
@@ -40,7 +40,8 @@ class Limits:
 
     Attributes:
         fall: smallest relative fall below the first interval's level that is learning (share).
-        intervals: intervals after the first that must have been seen (intervals).
+        intervals: intervals after the first that must have been seen (intervals); fewer than five cannot tell
+            a slow start from none.
         steps: steps after warm-up that must have been seen (steps).
         sigmas: guard: a fall counts as learning only beyond as many σ of an interval mean (σ).
         precision: guard: silent while noise could hide a fall of more than this (share).
@@ -53,7 +54,7 @@ class Limits:
     """
 
     fall: float = 0.01
-    intervals: int = 3
+    intervals: int = 5
     steps: int = 200
     sigmas: float = 2.0
     precision: float = 0.05
