@@ -76,7 +76,31 @@ def test_a_compiled_model_keeps_everything_but_activations(tmp_path, when) -> No
     assert all(s.grad_norm > 0 and s.update_ratio > 0 for s in steps)
     layouts = [r for r in records if r.kind == "layout"]
     assert layouts[-1].coverage["activations"] == "unavailable: compiled"
+    assert ["torch.compile" in r.message for r in records if r.kind == "note"] == [True]
     assert [p.name for p in layouts[-1].parameters] == ["0.weight", "0.bias", "2.weight", "2.bias"]
+
+
+def test_a_compilation_in_mid_run_is_in_the_coverage(tmp_path) -> None:
+    model = nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+
+    def body(watch) -> None:
+        for number in range(12):
+            if number == 6:
+                torch.compile(torch.sin, backend="eager")(torch.ones(2))
+            loss = model(torch.randn(6, 4)).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            watch.log(loss=loss)
+
+    try:
+        records = record(model, body, tmp_path / "run.jsonl", config=CONFIG)
+    finally:
+        torch._dynamo.reset()
+    said = [r.coverage["activations"] for r in records if r.kind == "layout"]
+    assert said == ["ok", "unavailable: compiled"]
+    assert [r.kind for r in records].count("note") == 1
 
 
 def test_a_layer_added_in_mid_run_gets_a_new_layout(tmp_path) -> None:

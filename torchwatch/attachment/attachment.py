@@ -43,9 +43,10 @@ from torchwatch.probes.loss import LossProbe
 from torchwatch.probes.updates import UpdateProbe
 from torchwatch.probes.weights import WeightProbe
 from torchwatch.probes.wiring import WiringProbe
-from torchwatch.records import Layout
+from torchwatch.records import Layout, Note
 
 _SIGNATURE = 8
+_COMPILED = "torch.compile is in use: activations and stale gradients are not measured, all else is"
 
 
 class Attachment:
@@ -54,7 +55,7 @@ class Attachment:
     Args:
         model: what is watched; held weakly.
         config: sampling.
-        emit: called with every finished :class:`Frame` and :class:`Layout`; must not block.
+        emit: called with every finished :class:`Frame` and :class:`Layout`, and with notes; must not block.
         guard: keeps our failures away from the host.
         at_boundary: called after each optimizer step, unguarded: it calls the host's callback.
         scaler: the host's ``GradScaler``, if any.
@@ -65,7 +66,7 @@ class Attachment:
         self,
         model: torch.nn.Module,
         config: WatchConfig,
-        emit: Callable[[Frame | Layout], None],
+        emit: Callable[[Frame | Layout | Note], None],
         guard: Guard,
         at_boundary: Callable[[], None] = lambda: None,
         scaler: Any = None,
@@ -98,7 +99,7 @@ class Attachment:
         self._closed = False
         self._own_seen = False
         self._company = Company()
-        self._compiled = False
+        self._compiled = self._compiled_said = False
         self._pid = os.getpid()
         self._thread = self._forward_thread = threading.get_ident()
         self._layout_version = -1
@@ -155,7 +156,7 @@ class Attachment:
         usable = model is not None and not self.guard.is_off("forward")
         if usable and model is not None and self.sampled(number):
             self.patient.refresh()
-            self._compiled = _torch.compiled(model)
+            self._note_compiled(compiled=_torch.compiled(model))
         full = usable and not self._compiled and self.sampled(number)
         light = usable and not self._compiled and not self.steps.logs_loss
         for probe in self.probes:
@@ -170,6 +171,16 @@ class Attachment:
             self._forward = None
         elif self._mode != "off" and self._forward is None:
             self._forward = _torch.register_forward_hook(forward_hook(weakref.ref(self)))
+
+    def _note_compiled(self, *, compiled: bool) -> None:
+        """Dynamo came into use, or is out of use again: the coverage changes, and that is said once."""
+        if compiled == self._compiled:
+            return
+        self._compiled = compiled
+        self.patient.version += 1
+        if compiled and not self._compiled_said:
+            self._compiled_said = True
+            self._emit_item(Note(topic="activations", message=_COMPILED))
 
     # ------------------------------------------------------------------ forward and backward
 
