@@ -171,7 +171,7 @@ def most_fallen(losses: Curve, level: float) -> float:
     fallen = level - float(losses.mean[-third:].mean())
     low = slope(np.arange(count - 1), losses.mean[1:])[0]
     if math.isinf(low):
-        return fallen + 2 * float(np.sqrt(np.square(losses.error[-third:]).sum())) / third
+        return fallen + 3 * float(np.sqrt(np.square(losses.error[-third:]).sum())) / third
     return max(fallen, -low * (count - 2))
 
 
