@@ -98,7 +98,8 @@ def test_columns_round_trip_for_any_bits() -> None:
 
 
 def test_columns_are_written_in_the_shortest_form() -> None:
-    assert b'"grad_norms":[0.1,1e-7,3.4028235e+38]' in encode(Step(grad_norms=f32(0.1, 1e-7, 3.4028235e38)))
+    line = encode(Step(grad_norms=f32(0.1, 1e-7, 3.4028235e38)))
+    assert b'"grad_norms":[0.1,1e-7,3.4028235e38]' in line.replace(b"e+", b"e")  # releases of orjson differ
 
 
 def test_not_measured_is_told_from_measured_as_nan() -> None:

@@ -25,12 +25,7 @@ def test_sigma_of_normal_noise_is_found_under_a_trend_and_outliers():
     trend = np.linspace(0, 500, 2000)
     noise[::50] += 1000.0
     assert ours.robust_sigma(noise + trend) == pytest.approx(2.0, rel=0.1)
-    assert ours.difference_sigma(noise + trend) == pytest.approx(2.0, rel=0.15)
     assert ours.mad_sigma(noise + trend) > 50, "without detrending the trend would count as noise"
-
-
-def test_difference_sigma_of_white_noise_is_its_sigma():
-    assert ours.difference_sigma(rng.normal(0, 3.0, 20_000)) == pytest.approx(3.0, rel=0.03)
 
 
 @settings(max_examples=60)
@@ -97,7 +92,6 @@ def test_nothing_finite_gives_nan_and_no_warning(values):
     assert math.isnan(ours.median(values))
     assert math.isnan(ours.mad_sigma(values))
     assert math.isnan(ours.robust_sigma(values))
-    assert math.isnan(ours.difference_sigma(values))
     assert math.isnan(ours.theil_sen(values).slope)
     assert math.isnan(ours.generalisation_loss(values))
     assert ours.mann_kendall(values) == (0, 0.0, 1.0)

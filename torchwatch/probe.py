@@ -31,7 +31,7 @@ class Frame:
 
     __slots__ = (
         "_event", "_host", "_tensors", "ended_s", "epoch", "fields", "foreign", "held", "number", "payloads",
-        "sampled", "started_s", "steps_taken", "wait_s", "watch_s", "widths",
+        "sampled", "started_s", "wait_s", "watch_s", "widths",
     )  # fmt: skip
 
     def __init__(self, number: int, *, sampled: bool, epoch: int | None = None) -> None:
@@ -43,7 +43,6 @@ class Frame:
         self.wait_s: float | None = None
         self.watch_s = 0.0
         self.foreign = False
-        self.steps_taken = 0
         self.held: set[int] = set()
         self.widths = (0, 0)
         self.payloads: dict[str, list[Any]] = {}

@@ -72,17 +72,6 @@ def robust_sigma(values: npt.ArrayLike, positions: npt.ArrayLike | None = None) 
     return mad_sigma(y - line.slope * x)
 
 
-def difference_sigma(values: npt.ArrayLike) -> float:
-    """σ of independent noise from first differences: 1.4826 · MAD(xᵢ₊₁ − xᵢ) / √2.
-
-    The idea of von Neumann et al., "The Mean Square Successive Difference", Ann. Math. Stat. 12 (1941), with
-    the MAD in place of the mean square. It ignores any slow trend and costs O(n). NaN for fewer than 3
-    values.
-    """
-    fine = _finite(values)
-    return mad_sigma(np.diff(fine)) / math.sqrt(2) if fine.size >= 3 else math.nan
-
-
 def theil_sen(
     values: npt.ArrayLike, positions: npt.ArrayLike | None = None, confidence: float = 0.95
 ) -> Slope:
