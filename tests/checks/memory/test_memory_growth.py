@@ -103,6 +103,6 @@ def test_cheap_on_thousands_of_intervals():
 
 
 def test_onset_of_a_leak_that_rises_in_jumps():
-    """Resident memory stands still for some intervals and jumps at others, under a steady leak from step 1."""
+    """Resident memory stands still in some intervals and jumps in others, under a steady leak from step 1."""
     leak = run(lambda i: 468 + 20 * (i // 2) + 9 * (i % 3 == 0), intervals=40)
     assert_fires(SLUG, leak, severity="warning", since=(1, 63))
