@@ -33,6 +33,28 @@ def test_norm_before_and_after(tmp_path) -> None:
     assert steps[2].grad_norm == pytest.approx(totals[2], rel=1e-5)
 
 
+@pytest.mark.parametrize("sharded", [True, False])
+def test_a_norm_that_is_spread_over_ranks_is_left_alone_and_said(sharded, tmp_path, monkeypatch) -> None:
+    if sharded:  # a norm without values of its own, as that of sharded gradients
+        monkeypatch.setattr(_torch, "has_values", lambda tensor: tensor.dim() > 0)
+    model = nn.Linear(4, 2)
+
+    def body(watch) -> None:  # an untouched loop
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(torch.ones(5, 4)).square().sum().backward()
+            clip_grad_norm_(model.parameters(), 0.5)
+            optimizer.step()
+
+    records = record(model, body, tmp_path / "r.jsonl")
+    said = [r.coverage["clipping"] for r in records if r.kind == "layout"]
+    assert said == ["unavailable: the norm is spread over ranks" if sharded else "ok"]
+    assert [s.grad_norm_preclip is None for s in steps_of(records)] == [sharded] * 3
+    assert all(s.grad_norm for s in steps_of(records))
+    assert not [r for r in records if r.kind == "note"]
+
+
 def test_without_clipping_nothing_is_said(tmp_path) -> None:
     model = nn.Linear(4, 2)
 

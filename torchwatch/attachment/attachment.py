@@ -386,6 +386,8 @@ class Attachment:
             coverage["activations"] = coverage["wiring"] = "unavailable: compiled"
         if not self.clipping.available:
             coverage["clipping"] = "unavailable: norms are after clipping"
+        elif self.clipping.sharded:
+            coverage["clipping"] = "unavailable: the norm is spread over ranks"
         if not self._own_seen:
             coverage["updates"] = coverage["learning_rate"] = "no optimizer seen"
         return coverage

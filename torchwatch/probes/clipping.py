@@ -17,6 +17,7 @@ class ClippingProbe(Probe):
     """Total norm that ``torch.nn.utils.clip_grad_norm_`` computed on watched gradients since the last step.
 
     Where this release of torch cannot be observed, ``available`` is False and norms are after clipping.
+    So they are where ``sharded``: a norm that is spread over ranks would take a collective to read.
 
     Args:
         observer: told by torch of every total norm of the process; calls :meth:`saw` in the training thread
@@ -30,6 +31,7 @@ class ClippingProbe(Probe):
         self._observer = observer
         self._seen: dict[int, torch.Tensor] = {}
         self.available = False
+        self.sharded = False
 
     def attach(self, patient: Patient, config: WatchConfig) -> None:
         """Start observing."""
@@ -43,7 +45,10 @@ class ClippingProbe(Probe):
             return
         for index, parameter in self.patient.live_parameters():
             if parameter.grad is first:
-                self._seen.setdefault(index, total.detach().clone())
+                if _torch.has_values(total):
+                    self._seen.setdefault(index, total.detach().clone())
+                else:
+                    self.sharded = True
                 return
 
     def merge(self, frame: Frame) -> None:
