@@ -176,3 +176,17 @@ def test_the_forward_hook_leaves_no_entry_in_any_table(tmp_path) -> None:
     before = [len(t) for t in tables]
     watched(log=True, steps=6, tmp_path=tmp_path)  # armed and disarmed twice
     assert [len(t) for t in tables] == before
+
+
+def test_sharded_parameters_are_in_the_coverage(tmp_path) -> None:
+    model = nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for parameter in model.parameters():
+        parameter.to_local = parameter.detach  # what a DTensor has
+
+    def body(watch) -> None:
+        model(torch.randn(6, 4)).square().mean().backward()
+        optimizer.step()
+
+    layout = next(r for r in record(model, body, tmp_path / "run.jsonl") if r.kind == "layout")
+    assert layout.coverage["gradients"] == "this rank's shards only"

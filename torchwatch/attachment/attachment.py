@@ -388,6 +388,8 @@ class Attachment:
             coverage["clipping"] = "unavailable: norms are after clipping"
         elif self.clipping.sharded:
             coverage["clipping"] = "unavailable: the norm is spread over ranks"
+        if any(hasattr(p, "to_local") for _, p in self.patient.live_parameters()):
+            coverage["gradients"] = "this rank's shards only"
         if not self._own_seen:
             coverage["updates"] = coverage["learning_rate"] = "no optimizer seen"
         return coverage

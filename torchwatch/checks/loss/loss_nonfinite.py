@@ -65,7 +65,7 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     place = _origin(history, onset)
     word = "NaN" if math.isnan(value) else "+Inf" if value > 0 else "−Inf"
     before = f"The last finite loss was {values[start - 1]:.4g} at step {steps[start - 1]}. " if start else ""
-    length = f"{count} non-finite losses in a row. "
+    length = f"{count} non-finite losses in a row. " if count > 1 else ""
     where = place or "No watched activation or weight was seen to turn non-finite before it."
     scaler = " A gradient scaler is in use and did not recover." if scaled else ""
     return [
@@ -74,6 +74,7 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
             since_step=onset,
             detail=f"{length}{before}{where}{scaler}",
             metric="loss",
+            value=value,
             threshold=float(needed),
         )
     ]
