@@ -67,7 +67,7 @@ def main() -> int:
         failed += code != 0
         state = "passed" if code == 0 else f"FAILED (exit code {code})"
         tail = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in output.strip().splitlines()][-60:]
-        if command[1] == "pytest":
+        if "pytest" in command:
             tail = tail[-1:] if code == 0 else tail[-25:]
         lines += ["", f"## {name}: {state}, {seconds:.0f} s", "", "```", *tail, "```"]
         print(f"{name}: {state} in {seconds:.0f} s", flush=True)
