@@ -126,3 +126,19 @@ def test_steps_after_a_raised_lr_may_pass_the_first_level():
     lr = np.where(np.arange(400) < 300, 0.01, 0.1)
     assert_quiet(SLUG, records(noisy(level), lr=lr, interval_steps=40), allow_info=True)
     assert_fires(SLUG, records(noisy(level), interval_steps=40), severity="critical", since=(301, 301))
+
+
+@pytest.mark.parametrize(
+    ("layout_step", "optimizers", "severity"), [(230, 2, "info"), (1, 1, "critical"), (230, 1, "critical")]
+)
+def test_another_optimizer_brings_another_loss(layout_step, optimizers, severity):
+    """Pretraining ends at step 229; a layout of one optimizer, or one from the start, explains nothing."""
+    run = records(jump(230, 20.0), interval_steps=400)
+    shape = next(r for r in run if r.kind == "layout")
+    every = [*shape.optimizers, OptimizerInfo("Adam", [{"lr": 0.1}])][:optimizers]
+    later = dataclasses.replace(shape, step=layout_step, optimizers=every)
+    at = next(i for i, r in enumerate(run) if r.kind == "step" and r.step == layout_step)
+    run.insert(at, later)
+    if severity == "info":
+        assert_quiet(SLUG, run, allow_info=True)
+    assert_fires(SLUG, run, severity=severity, by=260)

@@ -18,6 +18,7 @@ Steps = npt.NDArray[np.int64]
 _MOST_INTERVALS = 64
 _EARLY_STEPS = 10
 _BLOCKS = 8
+_FIRST_STEPS = 3
 _MAD_TO_SIGMA = 1.4826  # of a normal distribution
 _UPPER_QUARTILE = 1.1503  # of the absolute value of a standard normal variable
 
@@ -84,6 +85,14 @@ def lr_rose(history: History, step: int, intervals: int) -> bool:
         return False
     length = max((i.steps for i in history.intervals[-4:]), default=200)
     return any(step - intervals * length <= rise <= step for rise in rises)
+
+
+def changes_objective(history: History, onset: int) -> bool:
+    """Whether another optimizer came in at the onset: after pretraining the loss is another one."""
+    layout = history.layout
+    if layout is None or not layout.several_optimizers or layout.step <= _FIRST_STEPS:
+        return False
+    return abs(onset - layout.step) <= _FIRST_STEPS
 
 
 def plays_against_itself(history: History) -> str | None:

@@ -32,6 +32,7 @@ from torchwatch.checks.loss._curves import (
     Curve,
     Steps,
     Values,
+    changes_objective,
     curve,
     falls,
     first_level,
@@ -65,7 +66,8 @@ class Limits:
         lr_intervals: guard: a jump this soon after a logged rise of the lr is only noted (intervals).
         settle_intervals: guard: a jump below the first level is only noted until so many intervals show it,
             and where the loss falls again after it (intervals).
-        adversarial: guard: 1 only notes a jump between intervals of a loss that is not made to fall (switch).
+        adversarial: guard: 1 only notes a jump between intervals of a loss that is not made to fall, and one
+            with which another optimizer takes over (switch).
     """
 
     ratio: float = 2.0
@@ -150,10 +152,12 @@ def _at_step(
     onset = int(losses.steps[quiet[-1] + 1 if quiet.size else 0])
     restart = lr_rose(history, onset, limits.lr_intervals)
     far = first is not None and recent > (limits.ratio * first if not signed else first)
-    severity = Severity.INFO if restart and not far else Severity.CRITICAL
+    other = bool(limits.adversarial) and changes_objective(history, onset)
+    severity = Severity.INFO if other or (restart and not far) else Severity.CRITICAL
     detail = (
         f"Median of the last {limits.recent_steps} steps {number(recent)}, of {limits.before_steps} before "
         f"{number(before)}; the jump is {_in_sigmas(jump, noise_of_level)}. First level {number(first)}."
+        + (" Only noted, because another optimizer took over there." if other else "")
     )
     return _finding(before, recent, onset, severity, detail, trigger, signed=signed, restart=restart)
 
