@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 CONFIG = WatchConfig(terminal=False, activations_every=1)
 WITHOUT_GRADIENTS = {"functional-model", "manual-descent"}
 """Loops that have no ``grad`` any more when a step ends."""
+CHANGES_LAYERS = {"new-head-in-mid-training"}
 WITHOUT_ACTIVATIONS = {"functional-model", "per-sample-gradients"}
 """Loops whose forward passes run under a functorch transform only."""
 
@@ -52,7 +53,10 @@ def test_every_loop_of_the_zoo_has_its_steps(name: str, tmp_path: Path) -> None:
     steps = steps_of(path)
     assert len(steps) == stage.steps
     assert all(step.grad_norm is not None for step in steps) == (name not in WITHOUT_GRADIENTS)
-    assert all(step.activations for step in steps) == (name not in WITHOUT_ACTIVATIONS)
+    if name in CHANGES_LAYERS:  # the step at which that was found has no columns: they would have wrong names
+        assert sum(not step.activations for step in steps) == 1
+    else:
+        assert all(step.activations for step in steps) == (name not in WITHOUT_ACTIVATIONS)
 
 
 @pytest.mark.parametrize("name", sorted(CASES.keys() - {"loss-becomes-nan"}))

@@ -31,12 +31,13 @@ class Frame:
 
     __slots__ = (
         "_event", "_host", "_tensors", "ended_s", "epoch", "fields", "foreign", "held", "number", "payloads",
-        "sampled", "started_s", "wait_s", "watch_s", "widths",
+        "sampled", "scalars_only", "started_s", "wait_s", "watch_s", "widths",
     )  # fmt: skip
 
     def __init__(self, number: int, *, sampled: bool, epoch: int | None = None) -> None:
         self.number = number
         self.sampled = sampled
+        self.scalars_only = False
         self.epoch = epoch
         self.started_s: float | None = None
         self.ended_s = 0.0
@@ -65,6 +66,11 @@ class Frame:
         for name in ("activations", "weights"):
             self.payloads.pop(name, None)
         self.sampled = False
+
+    def keep_scalars_only(self, widths: tuple[int, int]) -> None:
+        """The model changed: columns, read with the widths that it had, do not fit the next layout."""
+        if not self.scalars_only:
+            self.scalars_only, self.widths = True, widths
 
     def seal(self) -> None:
         """Start the one device-to-host copy. On the CPU there is nothing to copy."""

@@ -190,3 +190,39 @@ def test_sharded_parameters_are_in_the_coverage(tmp_path) -> None:
 
     layout = next(r for r in record(model, body, tmp_path / "run.jsonl") if r.kind == "layout")
     assert layout.coverage["gradients"] == "this rank's shards only"
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_layer_that_goes_in_mid_run_leaves_no_column_under_the_wrong_layout(tmp_path, anew) -> None:
+    """Found when a step is armed, or when an optimizer made anew holds nothing known."""
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    truth: dict[int, list[float]] = {}
+
+    def body(watch) -> None:
+        for number in range(1, 31):
+            if number in (7, 17):
+                del model[1]
+                if anew:
+                    model[0], model[-1] = nn.Linear(4, 8), nn.Linear(8, 1)
+                    optimizer.param_groups.clear()
+                    optimizer.add_param_group({"params": model.parameters(), "lr": 0.01})
+            loss = model(torch.randn(6, 4)).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            truth[number] = [p.grad.norm().item() for p in model.parameters()]
+            optimizer.step()
+            watch.log(loss=loss)
+
+    records = record(model, body, tmp_path / "run.jsonl", config=CONFIG)
+    assert [r.message for r in records if r.kind == "note"] == []
+    width = 0
+    for item in records:
+        if item.kind == "layout":
+            width = len(item.parameters)
+        for step in steps_of([item]):
+            if step.grad_norms is not None:
+                assert len(step.grad_norms) == width
+            if step.grad_norms is not None and width == len(truth[step.step]):
+                assert step.grad_norms.tolist() == pytest.approx(truth[step.step], rel=1e-5)
+    assert width == 4

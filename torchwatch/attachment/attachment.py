@@ -3,7 +3,7 @@
 Two global optimizer hooks are always on; one global forward hook is on for sampled steps (and, while the host
 does not log a loss, in a light mode that only looks at scalar outputs). Nothing is stored on the model.
 
-A few lines longer than a file should be: the order in which these few events may come is one subject.
+Longer than a file should be: the order in which these few events may come is one subject.
 """
 
 from __future__ import annotations
@@ -150,14 +150,17 @@ class Attachment:
         """Whether activations and weights of step ``number`` are measured."""
         return number <= self.config.dense_steps or number % self.config.activations_every == 0
 
+    def _is_full(self, number: int) -> bool:
+        return self.sampled(number) and not self._compiled
+
     def _arm(self, number: int) -> None:
         """Get ready for step ``number``: full hook on a sampled step, light one while no loss is logged."""
         model = self.patient.model()
         usable = model is not None and not self.guard.is_off("forward")
         if usable and model is not None and self.sampled(number):
-            self.patient.refresh()
+            self._refresh()
             self._note_compiled(compiled=_torch.compiled(model))
-        full = usable and not self._compiled and self.sampled(number)
+        full = usable and self._is_full(number)
         light = usable and not self._compiled and not self.steps.logs_loss
         for probe in self.probes:
             with self.guard(probe.name):
@@ -171,6 +174,20 @@ class Attachment:
             self._forward = None
         elif self._mode != "off" and self._forward is None:
             self._forward = _torch.register_forward_hook(forward_hook(weakref.ref(self)))
+
+    def _refresh(self) -> bool:
+        """Look at the model again; True when it changed.
+
+        What was measured of it as it was has that model's indices: no columns are better than wrong names.
+        """
+        widths = (len(self.patient.parameters), len(self.patient.layers))
+        if not self.patient.refresh():
+            return False
+        if self.steps.frame is not None:
+            self.steps.frame.keep_scalars_only(widths)
+        self.activations.forget()
+        self.wiring.forget()
+        return True
 
     def _note_compiled(self, *, compiled: bool) -> None:
         """Dynamo came into use, or is out of use again: the coverage changes, and that is said once."""
@@ -255,7 +272,7 @@ class Attachment:
     def before_step(self, optimizer: torch.optim.Optimizer, *, closure: bool) -> None:
         """An outermost optimizer is about to step."""
         held = self.patient.held_by(optimizer)
-        if not held and self.patient.refresh():
+        if not held and self._refresh():
             held = self.patient.held_by(optimizer)
         if not held:
             self._foreign_step(optimizer)
@@ -279,9 +296,13 @@ class Attachment:
         if closure:
             self.steps.merge(frame, closure=True)
             self._each("gradients", frame, optimizer, held)
-        if self.steps.is_whole():
-            self._arm(frame.number + 1)
+        following = frame.number + 1 if self.steps.is_whole() else None
+        if following is not None and self._is_full(following):
+            with self.guard("wiring"):
+                self.wiring.arm(following)  # it notes what this step leaves behind
         self._each("after_step", frame, optimizer, held)
+        if following is not None:
+            self._arm(following)  # last: it may find another model, with other indices
         self.steps.stepped(frame)
 
     def _each(
@@ -367,7 +388,8 @@ class Attachment:
             if self.patient.version != self._layout_version:
                 self._layout_version = self.patient.version
                 self._emit_item(self._layout(frame.number))
-        frame.widths = (len(self.patient.parameters), len(self.patient.layers))
+        if not frame.scalars_only:
+            frame.widths = (len(self.patient.parameters), len(self.patient.layers))
         self._emit_item(frame)
 
     def _layout(self, step: int) -> Layout:

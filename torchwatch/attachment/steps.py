@@ -85,8 +85,9 @@ class StepBuilder:
         self._watch_s += seconds
 
     def overlaps(self, held: list[int]) -> bool:
-        """Whether the open record already stepped one of these parameters."""
-        return self.frame is not None and (self.frame.foreign or not self.frame.held.isdisjoint(held))
+        """Whether the open record already stepped one of these parameters, or cannot take them in."""
+        frame = self.frame
+        return frame is not None and (frame.foreign or frame.scalars_only or not frame.held.isdisjoint(held))
 
     def is_whole(self) -> bool:
         """Whether the open record stepped as much as the one before: the next step may begin."""

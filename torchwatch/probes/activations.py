@@ -120,6 +120,10 @@ class ActivationProbe(Probe):
             layer.outputs = [list(t.shape) for t in tensors(output)]
             self._called += 1
 
+    def forget(self) -> None:
+        """The model changed: what was collected of it has old indices."""
+        self._taken, self._gradless = [], []
+
     def end_of_pass(self, *, recording: bool) -> int:
         """The model's own forward ended: what follows belongs to another pass. Returns the pass that ended.
 

@@ -50,6 +50,10 @@ class WiringProbe(Probe):
         self._armed = False
         self._left = {}
 
+    def forget(self) -> None:
+        """The model changed: what was noted of it has old indices."""
+        self._left = {}
+
     def after_step(self, frame: Frame, optimizer: torch.optim.Optimizer, held: Sequence[int]) -> None:  # noqa: ARG002
         """Note the gradients as the optimizer leaves them, one per layer, if the next step is watched."""
         if not self._armed:

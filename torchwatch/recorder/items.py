@@ -60,6 +60,8 @@ def step_of(frame: Frame, probes: Mapping[str, type[Probe]], say: Callable[[str,
             fields |= probes[name].decode(payloads, values, frame)
         except Exception as error:  # noqa: BLE001 - one probe's values are missing, the step is not
             say(name, f"{name} could not be read: {type(error).__name__}: {error}")
+    if frame.scalars_only:
+        fields |= dict.fromkeys(STEP_COLUMNS)
     preclip, norm = fields.get("grad_norm_preclip"), fields.get("grad_norm")
     if preclip is not None and norm is not None and math.isfinite(preclip):
         fields["clipped"] = norm < preclip * (1 - 1e-4)
