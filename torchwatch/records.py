@@ -137,6 +137,7 @@ class Layout(Record):
     optimizers: list[OptimizerInfo] = field(default_factory=list)
     coverage: dict[str, str] = field(default_factory=dict)
     other_optimizers: list[str] = field(default_factory=list)
+    flops_per_step: float | None = None
 
     @property
     def several_optimizers(self) -> bool:
@@ -156,11 +157,21 @@ class Step(Record):
     ``wait_time_s`` is time spent waiting for data (only with ``watch.batches``); ``watch_time_s`` what
     torchwatch itself took in the training thread.
 
-    Columns, where due: per parameter ``grad_norms`` (L2), ``update_ratios``, ``weight_norms`` (L2); per layer
-    ``activations[statistic]``, statistic one of mean, std, rms, zero_fraction, dead_fraction, batch_std,
-    absmax, nonfinite. ``dead_fraction`` speaks of the output units of activation modules and of the *input*
-    units of Linear and Conv layers. ``batch_std`` is the standard deviation across the batch relative to the
-    rms.
+    ``grad_scale`` is the GradScaler's factor. On sampled steps: ``momentum`` and ``weight_decay`` per group
+    (Adam's β₁ is its momentum), ``forward_s``, ``backward_s`` and ``optimizer_s`` (the parts of the step,
+    ours taken out), ``tokens`` (entries of integer inputs with a sequence axis).
+
+    ``fingerprint`` is a hash of the model's inputs, equal for equal batches (8 hex digits). ``inputs`` and
+    ``targets`` describe them: :mod:`torchwatch.probes.inputs` has their keys. ``wiring`` says what was seen
+    of the silent mistakes, :mod:`torchwatch.probes.wiring` has its keys. ``first_nonfinite`` names where the
+    first NaN or infinity appeared: ``where`` (``input``, ``forward``, ``backward``, ``parameter`` or
+    ``optimizer``), ``name`` (of the layer or parameter), ``order`` (its place in call order, None for
+    parameters) and ``seen_by`` (``statistics`` of a sampled step or the ``sentinel`` that sums outputs).
+
+    Columns, where due; per parameter ``grad_norms`` (L2), ``update_ratios``, ``weight_norms`` (L2) and on
+    sampled steps ``grad_absmax``, ``grad_nonfinite`` (a count), ``weight_zero_fraction`` (share of entries
+    with abs(w) < 1e-6 of the rms), ``weight_nonfinite`` (a count). Per layer ``activations[statistic]``:
+    :data:`torchwatch.probes.activations.STATISTICS` names and explains them.
     """
 
     kind: ClassVar[str] = "step"
@@ -183,14 +194,45 @@ class Step(Record):
     stale_gradients: bool | None = None
     metrics: dict[str, float | None] | None = None
     watch_time_s: float | None = None
+    momentum: list[float] | None = None
+    weight_decay: list[float] | None = None
+    forward_s: float | None = None
+    backward_s: float | None = None
+    optimizer_s: float | None = None
+    tokens: int | None = None
+    fingerprint: str | None = None
+    inputs: dict[str, Any] | None = None
+    targets: dict[str, Any] | None = None
+    wiring: dict[str, Any] | None = None
+    first_nonfinite: dict[str, Any] | None = None
     grad_norms: Column | None = None
     update_ratios: Column | None = None
     weight_norms: Column | None = None
+    grad_absmax: Column | None = None
+    grad_nonfinite: Column | None = None
+    weight_zero_fraction: Column | None = None
+    weight_nonfinite: Column | None = None
     activations: dict[str, Column] | None = None
 
 
-STEP_COLUMNS = ("grad_norms", "update_ratios", "weight_norms", "activations")
+STEP_COLUMNS = (
+    "grad_norms",
+    "update_ratios",
+    "weight_norms",
+    "grad_absmax",
+    "grad_nonfinite",
+    "weight_zero_fraction",
+    "weight_nonfinite",
+    "activations",
+)
 STEP_SCALARS = tuple(f.name for f in dataclasses.fields(Step) if f.name not in STEP_COLUMNS)
+STEP_NUMBERS = tuple(
+    n
+    for n in STEP_SCALARS
+    if n not in ("step", "loss_source", "lr", "momentum", "weight_decay", "metrics", "fingerprint")
+    and n not in ("inputs", "targets", "wiring", "first_nonfinite")
+)
+"""Fields of a step that are one number or truth value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +263,17 @@ class Steps(Record):
     stale_gradients: list[bool | None] | None = None
     metrics: dict[str, list[float | None]] | None = None
     watch_time_s: list[float | None] | None = None
+    momentum: list[list[float] | None] | None = None
+    weight_decay: list[list[float] | None] | None = None
+    forward_s: list[float | None] | None = None
+    backward_s: list[float | None] | None = None
+    optimizer_s: list[float | None] | None = None
+    tokens: list[int | None] | None = None
+    fingerprint: list[str | None] | None = None
+    inputs: list[dict[str, Any] | None] | None = None
+    targets: list[dict[str, Any] | None] | None = None
+    wiring: list[dict[str, Any] | None] | None = None
+    first_nonfinite: list[dict[str, Any] | None] | None = None
     columns: dict[str, StepColumns] | None = None
 
 
@@ -231,6 +284,10 @@ class StepColumns:
     grad_norms: Column | None = None
     update_ratios: Column | None = None
     weight_norms: Column | None = None
+    grad_absmax: Column | None = None
+    grad_nonfinite: Column | None = None
+    weight_zero_fraction: Column | None = None
+    weight_nonfinite: Column | None = None
     activations: dict[str, Column] | None = None
 
 
@@ -241,8 +298,16 @@ class Interval(Record):
     ``closed_by`` is ``epoch``, ``steps`` or ``end``. ``duration_s`` is wall time, ``busy_s`` the sum of its
     step times, waiting included and evaluation not; throughputs are over ``busy_s``. Memory is read when the
     interval closes. ``wait_share`` is waiting for data over ``busy_s``. ``watch_share`` is what watching
-    cost: training thread plus recorder thread CPU time over ``busy_s``. ``dropped`` counts step details lost
-    under pressure.
+    cost over ``busy_s``: training thread, calibrated by comparing steps that were sampled with steps that
+    were not, plus recorder thread CPU time. ``gradients_every`` and ``activations_every`` are what the budget
+    settled on, ``sentinel`` whether outputs were summed on every step in search of the first NaN,
+    ``zoomed_steps`` how many steps a warning had measured in full. ``dropped`` counts step details lost under
+    pressure.
+
+    Energy: ``energy_j`` of the whole interval, ``energy_source`` ``measured`` (every part was metered),
+    ``mixed`` or ``estimated``, ``energy_parts`` joules and source per part (gpu, cpu, ram), ``co2_kg`` with
+    the factor of the configured country. ``flops_per_s`` counts the model's arithmetic, ``mfu`` is its share
+    of the device's peak. ``alloc_retries`` counts the allocator's retries in the interval.
     """
 
     kind: ClassVar[str] = "interval"
@@ -274,6 +339,25 @@ class Interval(Record):
     watch_share: float | None = None
     dropped: int = 0
     thinned: str | None = None
+    tokens_per_s: float | None = None
+    forward_share: float | None = None
+    backward_share: float | None = None
+    optimizer_share: float | None = None
+    flops_per_s: float | None = None
+    mfu: float | None = None
+    uss_bytes: int | None = None
+    cuda_peak_bytes: int | None = None
+    alloc_retries: int | None = None
+    energy_j: float | None = None
+    energy_source: str | None = None
+    energy_parts: dict[str, Any] | None = None
+    joules_per_step: float | None = None
+    joules_per_sample: float | None = None
+    co2_kg: float | None = None
+    gradients_every: int | None = None
+    activations_every: int | None = None
+    sentinel: bool | None = None
+    zoomed_steps: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +392,10 @@ class Eval(Record):
 class System(Record):
     """About once a second. ``since_step_s``: time since the last recorded step ended, None before the first.
 
-    Memory and CPU share are those of the training process; CUDA memory is PyTorch's allocator's, all devices.
+    Memory (resident, and unique to the process) and CPU share are those of the training process; CUDA memory
+    is PyTorch's allocator's, all devices. ``machine_cpu_percent`` is of all cores together, 0 to 100; disk
+    and network counts are the machine's since the record before. ``gpus``: one map per GPU with
+    :mod:`torchwatch.recorder.gpus`'s keys. ``stack`` is a digest of the main thread's stack, 8 hex digits.
     """
 
     kind: ClassVar[str] = "system"
@@ -319,6 +406,16 @@ class System(Record):
     cuda_allocated_bytes: int | None = None
     cuda_reserved_bytes: int | None = None
     since_step_s: float | None = None
+    uss_bytes: int | None = None
+    cuda_peak_bytes: int | None = None
+    mps_allocated_bytes: int | None = None
+    machine_cpu_percent: float | None = None
+    disk_read_bytes: int | None = None
+    disk_write_bytes: int | None = None
+    net_sent_bytes: int | None = None
+    net_received_bytes: int | None = None
+    gpus: list[dict[str, Any]] | None = None
+    stack: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +433,20 @@ class Attention(Record):
     """Attention statistics per head of one sampled step, as plain JSON."""
 
     kind: ClassVar[str] = "attention"
+    step: int = 0
+    time_s: float = 0.0
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram(Record):
+    """Histograms of one sampled step (opt-in): ``data[what][name]`` has ``edges`` and ``counts``.
+
+    ``what`` is ``gradients`` (name: parameter) or ``activations`` (name: layer); edges are signed powers of
+    two, in ascending order, one more than counts.
+    """
+
+    kind: ClassVar[str] = "histogram"
     step: int = 0
     time_s: float = 0.0
     data: dict[str, Any] = field(default_factory=dict)
@@ -409,7 +520,8 @@ class End(Record):
     """Last line. ``status``: ``finished``, ``interrupted`` or ``crashed`` (then ``error`` and ``traceback``).
 
     ``complete`` is False when lines were lost (disk full, file deleted, recorder overrun): ``dropped`` says
-    how many step details and ``lost_lines`` how many lines.
+    how many step details and ``lost_lines`` how many lines. ``watch_share`` is measured as in
+    :class:`Interval`, over the whole run; so are energy and CO2.
     """
 
     kind: ClassVar[str] = "end"
@@ -422,6 +534,11 @@ class End(Record):
     health_score: int | None = None
     issues: dict[str, int] = field(default_factory=dict)
     watch_share: float | None = None
+    energy_kwh: float | None = None
+    energy_source: str | None = None
+    co2_kg: float | None = None
+    country: str | None = None
+    zoomed_steps: int | None = None
     complete: bool = True
     dropped: int = 0
     lost_lines: int = 0
@@ -440,8 +557,8 @@ class Unknown(Record):
 KINDS: Mapping[str, type[Record]] = {
     cls.kind: cls
     for cls in (
-        RunHeader, Layout, Step, Steps, Interval, Epoch, Eval, System, Profile, Attention, Log, Alert, Note,
-        Blackbox, End,
+        RunHeader, Layout, Step, Steps, Interval, Epoch, Eval, System, Profile, Attention, Histogram, Log, Alert,
+        Note, Blackbox, End,
     )
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ from torchwatch.history.rows import Fields, Rows
 from torchwatch.history.scalars import Scalars
 from torchwatch.records import (
     STEP_COLUMNS,
-    STEP_SCALARS,
+    STEP_NUMBERS,
     Column,
     Epoch,
     Eval,
@@ -30,7 +30,7 @@ from torchwatch.records import (
     is_missing,
 )
 
-_SCALARS = tuple(n for n in STEP_SCALARS if n not in ("step", "loss_source", "lr", "metrics"))
+_MAPS = ("loss_source", "fingerprint", "inputs", "targets", "wiring", "first_nonfinite")
 _INTERVAL_FIELDS = tuple(
     f.name for f in dataclasses.fields(Interval) if f.default is None and f.name not in ("epoch", "thinned")
 )
@@ -91,12 +91,11 @@ class Intake:
         }
 
     def _take_step(self, record: Step) -> None:
-        values: dict[str, Any] = {name: getattr(record, name) for name in _SCALARS}
+        values: dict[str, Any] = {name: getattr(record, name) for name in STEP_NUMBERS}
         rate = values["lr"] = _largest(record.lr)
         if record.metrics:
             values |= {f"metrics.{k}": v for k, v in record.metrics.items()}
-        if record.loss_source is not None:
-            self._see(("loss_source",))
+        self._see(n for n in _MAPS if getattr(record, n) is not None)
         self._see(n for n, v in values.items() if v is not None)
         self._scalars.put(record.step, values)
         if rate is not None:
@@ -109,15 +108,14 @@ class Intake:
         if not record.step:
             return
         values: dict[str, Sequence[Any]] = {
-            name: column for name in _SCALARS if (column := getattr(record, name)) is not None
+            name: column for name in STEP_NUMBERS if (column := getattr(record, name)) is not None
         }
         epochs = record.epoch or [None] * len(record.step)
         if record.lr is not None:
             rates = values["lr"] = [_largest(r) for r in record.lr]
             self._rate.extend(record.step, epochs, rates)
         values |= {f"metrics.{k}": v for k, v in (record.metrics or {}).items()}
-        if record.loss_source is not None:
-            self._see(("loss_source",))
+        self._see(n for n in _MAPS if getattr(record, n) is not None)
         self._see(n for n, v in values.items() if n not in self._seen and any(x is not None for x in v))
         self._scalars.extend(record.step, values)
         if record.columns:
