@@ -19,6 +19,7 @@ from torchwatch.recorder.sinks import Sinks
 from torchwatch.recorder.totals import Totals
 from torchwatch.records import Alert, End, Layout, Note, Record, RunHeader, Step, Steps, System
 from torchwatch.runfile import RunWriter, read_records
+from torchwatch.schedule import unmeasured
 
 
 class Clock:
@@ -71,7 +72,7 @@ class Setup:
         self.recorder._flush()
 
     def frame(self, number: int, loss: float = 1.0) -> Frame:
-        frame = Frame(number, sampled=False, epoch=0)
+        frame = Frame(unmeasured(number), epoch=0)
         frame.started_s, frame.ended_s = self.clock.now, self.clock.now
         frame.put("loss", ("loss", "log", frame.defer(torch.tensor(loss))))
         return frame
@@ -113,7 +114,7 @@ def test_fast_steps_share_a_line_that_never_crosses_an_interval(tmp_path) -> Non
 def test_marks_close_the_interval_and_keep_their_place(tmp_path) -> None:
     setup = Setup(tmp_path)
     setup.steps(1, 2, 0.1)
-    mark = Frame(2, sampled=False)
+    mark = Frame(unmeasured(2))
     slot = mark.defer(torch.tensor([0.25, 0.75]))
     setup.recorder.put(Mark("epoch", mark, 0, 0.2, {"val_loss": slot, "train_acc": 0.9}))
     setup.steps(3, 3, 0.1)
@@ -137,7 +138,7 @@ def test_under_pressure_detail_is_dropped_then_steps_and_both_are_counted(tmp_pa
 
 
 def self_sampled(frame: Frame) -> Frame:
-    frame.sampled = True
+    frame.plan = frame.plan._replace(sampled=True)
     return frame
 
 
@@ -188,7 +189,7 @@ def test_a_recorder_failure_is_said_and_the_run_is_incomplete(tmp_path, monkeypa
 def test_a_loss_that_is_never_seen_is_asked_for_once(tmp_path) -> None:
     setup = Setup(tmp_path, WatchConfig(queue_steps=1000, system_s=1000))
     for number in range(1, 60):
-        setup.recorder.put(Frame(number, sampled=False, epoch=0))
+        setup.recorder.put(Frame(unmeasured(number), epoch=0))
     notes = [r.message for r in setup.end() if isinstance(r, Note)]
     assert notes == ["loss not seen in 20 steps: call watch.log(loss=loss)"]
 
@@ -198,7 +199,7 @@ def test_the_layout_says_whether_a_loss_was_seen(tmp_path, seen, coverage) -> No
     setup = Setup(tmp_path)
     setup.recorder.put(Layout(step=1))
     setup.recorder._tick()
-    setup.recorder.put(setup.frame(1) if seen else Frame(1, sampled=False, epoch=0))
+    setup.recorder.put(setup.frame(1) if seen else Frame(unmeasured(1), epoch=0))
     records = setup.end()
     assert kinds(records) == ["run", "layout", "step", "interval", "end"]
     assert records[1].coverage == {"loss": coverage}

@@ -372,8 +372,8 @@ def test_misuse_is_one_clear_sentence(tmp_path) -> None:
         Watcher(loop.model, ignore=["overfiting"])
     with pytest.raises(ConfigError, match="stop_on must be"):
         Watcher(loop.model, stop_on="warning")
-    with pytest.raises(ConfigError, match="has no budget"):
-        Watcher(loop.model, budget=0.01)
+    with pytest.raises(ConfigError, match="budget must be a share"):
+        Watcher(loop.model, budget=2)
     watch = Watcher(loop.model, tmp_path / "run.jsonl", config=QUIET)
     for use in (lambda: watch.log(a=1), watch.step, watch.epoch, lambda: watch.batches([])):
         with pytest.raises(WatcherClosed, match="not open yet"):

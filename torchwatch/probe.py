@@ -17,6 +17,7 @@ import torch
 
 from torchwatch.config import WatchConfig
 from torchwatch.patient import Patient
+from torchwatch.schedule import Plan
 
 Slot = int
 _NUMPY = (torch.float32, torch.float64)
@@ -27,16 +28,17 @@ class Frame:
     """Everything measured in one step, as device tensors, until the recorder reads it.
 
     Times are seconds since the start of the run. ``held`` are the indices of the parameters stepped so far.
+    ``plan`` says what is due; ``gradients``, ``sampled`` and ``rare`` are its parts.
     """
 
     __slots__ = (
         "_event", "_host", "_tensors", "ended_s", "epoch", "fields", "foreign", "held", "number", "payloads",
-        "sampled", "scalars_only", "started_s", "wait_s", "watch_s", "widths",
+        "plan", "scalars_only", "started_s", "wait_s", "watch_s", "widths",
     )  # fmt: skip
 
-    def __init__(self, number: int, *, sampled: bool, epoch: int | None = None) -> None:
-        self.number = number
-        self.sampled = sampled
+    def __init__(self, plan: Plan, epoch: int | None = None) -> None:
+        self.plan = plan
+        self.number = plan.number
         self.scalars_only = False
         self.epoch = epoch
         self.started_s: float | None = None
@@ -52,6 +54,21 @@ class Frame:
         self._host: torch.Tensor | None = None
         self._event: torch.cuda.Event | None = None
 
+    @property
+    def gradients(self) -> bool:
+        """Whether gradient norms and update ratios of this step are due."""
+        return self.plan.gradients
+
+    @property
+    def sampled(self) -> bool:
+        """Whether activations, weights and the other heavy probes of this step are due."""
+        return self.plan.sampled
+
+    @property
+    def rare(self) -> bool:
+        """Whether the expensive statistics of this step are due as well."""
+        return self.plan.rare
+
     def defer(self, tensor: torch.Tensor) -> Slot:
         """Keep a tensor of ours for the recorder; returns the slot to read it from."""
         self._tensors.append(tensor)
@@ -63,9 +80,8 @@ class Frame:
 
     def drop_details(self) -> None:
         """Forget all columns: the recorder is too far behind."""
-        for name in ("activations", "weights"):
+        for name in ("activations", "weights", "attention", "histograms"):
             self.payloads.pop(name, None)
-        self.sampled = False
 
     def keep_scalars_only(self, widths: tuple[int, int]) -> None:
         """The model changed: columns, read with the widths that it had, do not fit the next layout."""
@@ -119,7 +135,16 @@ def _on_host(tensor: torch.Tensor) -> Values:
 
 
 class Probe:
-    """One thing that is measured. Subclasses override the moments they need; the rest do nothing."""
+    """One thing that is measured. Subclasses override the moments they need; the rest do nothing.
+
+    All moments but ``attach``, ``detach`` and ``next_step`` run without autograd, without autocast and
+    invisible to ``__torch_function__`` modes. What they raise switches the probe off after the second time.
+
+    The order of a sampled step: ``arm`` · ``model_starts`` · ``layer_ran`` per layer · ``model_ran`` ·
+    ``backward_starts`` · ``layer_gradient`` per layer, last layers first · ``merge`` · ``gradients`` ·
+    ``before_step`` · ``after_step`` · ``disarm``. Evaluation and discarded passes run the forward moments too
+    (``recording`` tells whether autograd was on), but no gradient moments.
+    """
 
     name: ClassVar[str]
     writes: ClassVar[tuple[str, ...]]
@@ -128,6 +153,42 @@ class Probe:
         """The watcher attached to the model."""
         self.patient = patient
         self.config = config
+
+    def next_step(self, plan: Plan) -> None:
+        """The next step is planned. In the training thread, between steps, with the host's own torch state.
+
+        Called when the plan before or this one measures something, or a window of the profiler is due; not
+        between two steps in which nothing is measured.
+        """
+
+    def arm(self, plan: Plan) -> None:
+        """The next step will be sampled."""
+
+    def disarm(self) -> None:
+        """The sampled step is over."""
+
+    def model_starts(self, args: tuple[Any, ...], *, recording: bool) -> None:
+        """The watched model is called. Sampled steps only."""
+
+    def layer_ran(
+        self, index: int, module: torch.nn.Module, args: tuple[Any, ...], output: Any, *, recording: bool
+    ) -> None:
+        """A watched layer has run: its arguments (by position, then by keyword) and output.
+
+        Sampled steps only, and never while a checkpoint recomputes.
+        """
+
+    def model_ran(self, args: tuple[Any, ...], output: Any, *, recording: bool) -> None:
+        """The watched model has run. On sampled steps, and on others where a forward hook is on anyway."""
+
+    def backward_starts(self) -> None:
+        """The gradient of the model's output is there. Sampled steps only."""
+
+    def layer_gradient(self, index: int, gradient: torch.Tensor) -> None:
+        """The gradient of a watched layer's first output is there. Sampled steps only.
+
+        It belongs to autograd: reduce it at once, never keep it.
+        """
 
     def gradients(self, frame: Frame, optimizer: torch.optim.Optimizer | None, held: Sequence[int]) -> None:
         """The gradients of this step are complete (before the step; after it where a closure makes them)."""
@@ -138,19 +199,23 @@ class Probe:
     def after_step(self, frame: Frame, optimizer: torch.optim.Optimizer, held: Sequence[int]) -> None:
         """The optimizer has stepped."""
 
-    def arm(self, number: int) -> None:
-        """The next step, ``number``, will be sampled."""
-
-    def disarm(self) -> None:
-        """The sampled step is over."""
-
     def merge(self, frame: Frame) -> None:
         """Put what was collected since the last optimizer step into the frame."""
 
+    def forget(self) -> None:
+        """The model changed: what was collected of it has old indices."""
+
     def detach(self) -> None:
-        """The watcher is leaving: drop every reference."""
+        """The watcher is leaving: drop every reference, put everything back."""
+
+    def coverage(self) -> str:
+        """``ok``, or why this probe sees nothing or less than all; goes into the layout record."""
+        return "ok"
 
     @staticmethod
     def decode(payloads: list[Any], values: list[Values], frame: Frame) -> dict[str, Any]:
-        """The fields of the step record. Recorder thread only."""
+        """The fields of the step record. Recorder thread only.
+
+        A value that is a :class:`~torchwatch.records.Record` becomes a line of its own after the step.
+        """
         raise NotImplementedError

@@ -557,8 +557,8 @@ class Unknown(Record):
 KINDS: Mapping[str, type[Record]] = {
     cls.kind: cls
     for cls in (
-        RunHeader, Layout, Step, Steps, Interval, Epoch, Eval, System, Profile, Attention, Histogram, Log, Alert,
-        Note, Blackbox, End,
+        RunHeader, Layout, Step, Steps, Interval, Epoch, Eval, System, Profile, Attention, Histogram, Log,
+        Alert, Note, Blackbox, End,
     )
 }  # fmt: skip
 

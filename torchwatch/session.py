@@ -27,6 +27,7 @@ from torchwatch.probes.loss import as_logged
 from torchwatch.recorder import Mark, Outcome, Recorder, Sink, is_evaluation
 from torchwatch.records import Alert, Note
 from torchwatch.runfile import RunWriter
+from torchwatch.schedule import unmeasured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +151,7 @@ class Session:
 
     def _mark(self, kind: str, values: Mapping[str, torch.Tensor | float]) -> None:
         steps = self.attachment.steps
-        frame = Frame(steps.count, sampled=False)
+        frame = Frame(unmeasured(steps.count))
         entries = {k: frame.defer(v) if isinstance(v, torch.Tensor) else float(v) for k, v in values.items()}
         frame.seal()
         self.recorder.put(Mark(kind, frame, steps.epoch, steps.now(), entries))

@@ -57,7 +57,7 @@ class Watcher:
         stop_on: when :attr:`should_stop` turns true: ``"critical"``, or a number: a health score below it.
         recipe: ``"train.py:build"``, a function that rebuilds model and data for a later autopsy. Recorded as
             text, never run by itself.
-        budget: not available in this version; must be None.
+        budget: share of step time that watching may cost (default 0.01).
 
     Raises:
         ModelError: ``model`` is not a ``torch.nn.Module``.
@@ -86,10 +86,8 @@ class Watcher:
     ) -> None:
         if not isinstance(model, torch.nn.Module):
             raise ModelError(f"a Watcher watches a torch.nn.Module, not {type(model).__name__}")
-        if budget is not None:
-            raise ConfigError("this version has no budget: set activations_every and gradients_every instead")
         ignored = None if ignore is None else (ignore,) if isinstance(ignore, str) else tuple(ignore)
-        self.config = (config or WatchConfig()).with_keywords(limits=limits, ignore=ignored)
+        self.config = (config or WatchConfig()).with_keywords(limits=limits, ignore=ignored, budget=budget)
         self._stop_on = _stop_rule(stop_on)
         self._model = weakref.ref(model)
         self._wanted = Wanted(

@@ -18,10 +18,12 @@ from typing import Any
 import torch
 
 from torchwatch.attachment.company import Company
+from torchwatch.attachment.crew import MOMENTS, Crew, overriding
 from torchwatch.attachment.hooks import (
     after_hook,
     before_hook,
     forward_hook,
+    forward_pre_hook,
     gradient_hook,
     loss_hook,
     pass_hook,
@@ -35,15 +37,9 @@ from torchwatch.guard import Guard
 from torchwatch.patient import Patient
 from torchwatch.probe import Frame, Probe
 from torchwatch.probes import _torch
-from torchwatch.probes.activations import ActivationProbe, Seen, batch_size, tensors
-from torchwatch.probes.clipping import ClippingProbe
-from torchwatch.probes.gradients import GradientProbe
-from torchwatch.probes.learning_rate import LearningRateProbe
-from torchwatch.probes.loss import LossProbe
-from torchwatch.probes.updates import UpdateProbe
-from torchwatch.probes.weights import WeightProbe
-from torchwatch.probes.wiring import WiringProbe
+from torchwatch.probes.activations import Seen, batch_size, tensors
 from torchwatch.records import Layout, Note
+from torchwatch.schedule import Plan, Schedule, unmeasured
 
 _SIGNATURE = 8
 _COMPILED = "torch.compile is in use: activations and stale gradients are not measured, all else is"
@@ -75,25 +71,14 @@ class Attachment:
         self.config, self.guard, self.clock = config, guard, clock
         self.at_boundary = at_boundary
         self.patient = Patient(model)
-        self.activations, self.wiring, self.clipping = (
-            ActivationProbe(),
-            WiringProbe(),
-            ClippingProbe(total_norm_hook(weakref.ref(self))),
-        )
-        loss = LossProbe()
-        self.probes: tuple[Probe, ...] = (
-            GradientProbe(),
-            self.clipping,
-            LearningRateProbe(),
-            UpdateProbe(),
-            WeightProbe(),
-            loss,
-            self.wiring,
-            self.activations,
-        )
-        self._moments = {m: _overriding(self.probes, m) for m in ("gradients", "before_step", "after_step")}
-        merged = (self.clipping, self.activations)
-        self.steps = StepBuilder(_weakly(self.sampled), loss, merged, guard, _weakly(self._emit), clock)
+        self.schedule = Schedule(config)
+        crew = Crew(total_norm_hook(weakref.ref(self)))
+        self.activations, self.wiring, self.clipping = crew.activations, crew.wiring, crew.clipping
+        self.probes = crew.all
+        self._moments = {m: overriding(self.probes, m) for m in MOMENTS}
+        merged = tuple(p for p in self.probes if type(p).merge is not Probe.merge)
+        self.steps = StepBuilder(_weakly(self.planned), crew.loss, merged, guard, _weakly(self._emit), clock)
+        self._plan = unmeasured(0)
         self._emit_item = emit
         self._scaler = scaler
         self._closed = False
@@ -106,7 +91,8 @@ class Attachment:
         self._gradients_seen: tuple[Any, ...] = ()
         self._handles: list[Any] = []
         self._forward: Any = None
-        self._mode = "off"
+        self._forward_pre: Any = None
+        self._full = self._summing = False
 
     # ------------------------------------------------------------------ entering and leaving
 
@@ -131,8 +117,8 @@ class Attachment:
         for probe in self.probes:
             with self.guard(probe.name):
                 probe.detach()
-        handles = [h for h in (*self._handles, self._forward) if h is not None]
-        self._handles, self._forward = [], None
+        handles = [h for h in (*self._handles, self._forward, self._forward_pre) if h is not None]
+        self._handles, self._forward, self._forward_pre = [], None, None
         remove(handles)
 
     @property
@@ -146,34 +132,52 @@ class Attachment:
 
     # ------------------------------------------------------------------ arming
 
-    def sampled(self, number: int) -> bool:
-        """Whether activations and weights of step ``number`` are measured."""
-        return number <= self.config.dense_steps or number % self.config.activations_every == 0
-
-    def _is_full(self, number: int) -> bool:
-        return self.sampled(number) and not self._compiled
+    def planned(self, number: int) -> Plan:
+        """What is measured in step ``number``."""
+        if self._plan.number != number:
+            self._plan = self.schedule.plan(number)
+        return self._plan
 
     def _arm(self, number: int) -> None:
-        """Get ready for step ``number``: full hook on a sampled step, light one while no loss is logged."""
+        """Get ready for step ``number``: the hooks that it needs, and no others."""
+        plan = self.planned(number)
         model = self.patient.model()
         usable = model is not None and not self.guard.is_off("forward")
-        if usable and model is not None and self.sampled(number):
+        if usable and model is not None and plan.sampled:
             self._refresh()
             self._note_compiled(compiled=_torch.compiled(model))
-        full = usable and self._is_full(number)
-        light = usable and not self._compiled and not self.steps.logs_loss
-        for probe in self.probes:
-            with self.guard(probe.name):
-                if full:
-                    probe.arm(number)
-                elif self._mode == "full":
-                    probe.disarm()
-        self._mode = "full" if full else "light" if light else "off"
-        if self._mode == "off" and self._forward is not None:
+        seeing = usable and not self._compiled
+        was_full, self._full = self._full, seeing and plan.sampled
+        self._summing = seeing and plan.sentinel
+        for name, next_step in self._moments["next_step"]:
+            with self.guard(name):
+                if name not in self.guard.off:
+                    next_step(plan)
+        if self._full:
+            self._call("arm", plan)
+        elif was_full:
+            self._call("disarm")
+        self._hook(self._full or self._summing or (seeing and not self.steps.logs_loss))
+
+    def _call(self, moment: str, *args: Any, **keywords: Any) -> None:
+        """Run a moment of all probes that have it and are not switched off."""
+        for name, method in self._moments[moment]:
+            if name not in self.guard.off:
+                with self.guard(name):
+                    method(*args, **keywords)
+
+    def _hook(self, wanted: bool) -> None:  # noqa: FBT001 - read as "hook (wanted)"
+        """Put the forward hooks on or take them off: one before on sampled steps, one after when wanted."""
+        if not wanted and self._forward is not None:
             self._forward.remove()
             self._forward = None
-        elif self._mode != "off" and self._forward is None:
+        elif wanted and self._forward is None:
             self._forward = _torch.register_forward_hook(forward_hook(weakref.ref(self)))
+        if not self._full and self._forward_pre is not None:
+            self._forward_pre.remove()
+            self._forward_pre = None
+        elif self._full and self._forward_pre is None:
+            self._forward_pre = _torch.register_forward_pre_hook(forward_pre_hook(weakref.ref(self)))
 
     def _refresh(self) -> bool:
         """Look at the model again; True when it changed.
@@ -185,8 +189,7 @@ class Attachment:
             return False
         if self.steps.frame is not None:
             self.steps.frame.keep_scalars_only(widths)
-        self.activations.forget()
-        self.wiring.forget()
+        self._call("forget")
         return True
 
     def _note_compiled(self, *, compiled: bool) -> None:
@@ -201,40 +204,51 @@ class Attachment:
 
     # ------------------------------------------------------------------ forward and backward
 
-    def forward(self, module: torch.nn.Module, args: Any, output: Any) -> None:
+    def forward_starts(self, module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        """A module of the process is called; only the watched model itself is of interest."""
+        if module is not self.patient.model() or _torch.being_transformed() or _torch.in_backward():
+            return
+        recording = torch.is_grad_enabled()
+        with Quiet():
+            self._call("model_starts", args, recording=recording)
+
+    def forward(self, module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """A module of the process has run; ``args`` are its arguments, by position and by keyword."""
         index = self.patient.layer_of(module)
         is_model = module is self.patient.model()
         if index is None and not is_model:
             self._maybe_loss_module(module, output)
             return
-        if self._mode != "full":
+        if not self._full and not self._summing:
             index = None
         if (index is None and not is_model) or _torch.being_transformed() or _torch.in_backward():
             return
         self._forward_thread = threading.get_ident()
         recording = torch.is_grad_enabled()
         with Quiet():
-            if index is not None and not self.guard.is_off("activations"):
+            if index is not None and self._full:
                 self._observe(index, module, args, output, recording=recording)
             if is_model:
                 self._model_ran(args, output, recording=recording)
 
     def _observe(
-        self, index: int, module: torch.nn.Module, args: Any, output: Any, *, recording: bool
+        self, index: int, module: torch.nn.Module, args: tuple[Any, ...], output: Any, *, recording: bool
     ) -> None:
-        with self.guard("activations"):
-            waiting = self.activations.observe(index, module, args, output, recording=recording)
-            if waiting is not None:
-                tensor, seen = waiting
-                tensor.register_hook(gradient_hook(weakref.ref(self), index, seen))
+        if not self.guard.is_off("activations"):
+            with self.guard("activations"):
+                waiting = self.activations.observe(index, module, args, output, recording=recording)
+                if waiting is not None:
+                    tensor, seen = waiting
+                    tensor.register_hook(gradient_hook(weakref.ref(self), index, seen))
+        self._call("layer_ran", index, module, args, output, recording=recording)
 
-    def _model_ran(self, args: Any, output: Any, *, recording: bool) -> None:
+    def _model_ran(self, args: tuple[Any, ...], output: Any, *, recording: bool) -> None:
         ended = self.activations.end_of_pass(recording=recording)
+        self._call("model_ran", args, output, recording=recording)
         if not recording:
             return
         root = next(tensors(output), None)
-        if self._mode == "full" and root is not None and root.grad_fn is not None:
+        if self._full and root is not None and root.grad_fn is not None:
             root.register_hook(pass_hook(weakref.ref(self), ended))
         size = batch_size(args)
         if size is not None:
@@ -259,13 +273,22 @@ class Attachment:
                 source = f"module {type(module).__name__} {id(module)}"
                 output.register_hook(loss_hook(weakref.ref(self), source, output.detach().clone()))
 
-    def gradient_arrived(self, index: int, seen: Seen) -> None:
+    def gradient_arrived(self, index: int, seen: Seen, gradient: torch.Tensor) -> None:
         """The gradient of a watched output is there."""
         if index < len(self.patient.layers):
             with self.guard("wiring"):
                 self.wiring.gradient_arrives(index)
         with Quiet():
             self.activations.commit(seen)
+            if self._full and index < len(self.patient.layers):
+                self._call("layer_gradient", index, gradient)
+
+    def backward_started(self, number: int) -> None:
+        """The gradient of the model's own output is there: everything in that pass is trained on."""
+        with Quiet():
+            self.activations.commit_pass(number)
+            if self._full:
+                self._call("backward_starts")
 
     # ------------------------------------------------------------------ optimizer steps
 
@@ -297,9 +320,9 @@ class Attachment:
             self.steps.merge(frame, closure=True)
             self._each("gradients", frame, optimizer, held)
         following = frame.number + 1 if self.steps.is_whole() else None
-        if following is not None and self._is_full(following):
+        if following is not None and self.planned(following).sampled and not self._compiled:
             with self.guard("wiring"):
-                self.wiring.arm(following)  # it notes what this step leaves behind
+                self.wiring.arm(self._plan)  # it notes what this step leaves behind
         self._each("after_step", frame, optimizer, held)
         if following is not None:
             self._arm(following)  # last: it may find another model, with other indices
@@ -403,7 +426,7 @@ class Attachment:
         )
 
     def _coverage(self) -> dict[str, str]:
-        coverage = {probe.name: self.guard.off.get(probe.name, "ok") for probe in self.probes}
+        coverage = {probe.name: self.guard.off.get(probe.name) or probe.coverage() for probe in self.probes}
         if self._compiled:
             coverage["activations"] = coverage["wiring"] = "unavailable: compiled"
         if not self.clipping.available:
@@ -426,9 +449,3 @@ def _weakly(method: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return None if alive is None else alive(argument)
 
     return call
-
-
-def _overriding(probes: tuple[Probe, ...], moment: str) -> list[tuple[str, Callable[..., None]]]:
-    """Names and methods of the probes that do something at a moment."""
-    inherited = getattr(Probe, moment)
-    return [(p.name, getattr(p, moment)) for p in probes if getattr(type(p), moment) is not inherited]

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch.utils.hooks import unserializable_hook
 
-from torchwatch.attachment.quiet import Quiet
 from torchwatch.probes import _torch
 from torchwatch.probes.activations import Seen
 
@@ -70,15 +69,29 @@ def forward_hook(reference: Reference) -> Callable[..., None]:
     return hook
 
 
+def forward_pre_hook(reference: Reference) -> Callable[..., None]:
+    """For the start of the forward pass of every module of the process."""
+
+    def hook(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        if torch.compiler.is_compiling():
+            return
+        me = reference()
+        if me is not None and me.here:
+            with _Timed(me, "forward"):
+                me.forward_starts(module, args)
+
+    return hook
+
+
 def gradient_hook(reference: Reference, index: int, seen: Seen) -> GradientHook:
     """For the gradient of a watched layer's output: its pass is trained on."""
 
     @_unsaved
-    def hook(_: torch.Tensor) -> None:
+    def hook(gradient: torch.Tensor) -> None:
         me = reference()
         if me is not None and me.here:
             with _Timed(me, "activations"):
-                me.gradient_arrived(index, seen)
+                me.gradient_arrived(index, seen, gradient)
 
     return hook
 
@@ -90,8 +103,8 @@ def pass_hook(reference: Reference, number: int) -> GradientHook:
     def hook(_: torch.Tensor) -> None:
         me = reference()
         if me is not None and me.here:
-            with _Timed(me, "activations"), Quiet():
-                me.activations.commit_pass(number)
+            with _Timed(me, "activations"):
+                me.backward_started(number)
 
     return hook
 

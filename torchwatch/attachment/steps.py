@@ -11,6 +11,7 @@ from torchwatch.guard import Guard
 from torchwatch.probe import Frame, Probe
 from torchwatch.probes import _torch
 from torchwatch.probes.loss import Logged, LossProbe
+from torchwatch.schedule import Plan
 
 _SLACK = 2
 """Autograd nodes that may be made after a step (scaling a loss to log it) without counting as a new step."""
@@ -39,7 +40,7 @@ class StepBuilder:
     frame is closed late, at the next overlap: by then device values have been computed.
 
     Args:
-        sampled: whether step n is sampled.
+        planned: what is measured in step n.
         loss: takes logged values.
         merged: probes that collect between optimizer steps.
         guard: keeps our failures away from the host.
@@ -49,14 +50,14 @@ class StepBuilder:
 
     def __init__(
         self,
-        sampled: Callable[[int], bool],
+        planned: Callable[[int], Plan],
         loss: LossProbe,
         merged: tuple[Probe, ...],
         guard: Guard,
         emit: Callable[[Frame], None],
         clock: Callable[[], float],
     ) -> None:
-        self._sampled, self._loss, self._merged = sampled, loss, merged
+        self._planned, self._loss, self._merged = planned, loss, merged
         self._guard, self._emit, self._clock = guard, emit, clock
         self.frame: Frame | None = None
         self.pending = Pending()
@@ -97,7 +98,7 @@ class StepBuilder:
         """The open record, a new one if there is none."""
         if self.frame is None:
             number = self.count + 1
-            self.frame = Frame(number, sampled=self._sampled(number), epoch=self.epoch)
+            self.frame = Frame(self._planned(number), epoch=self.epoch)
             self.frame.started_s = self._last_end
             self.frame.ended_s = self.now()
         return self.frame

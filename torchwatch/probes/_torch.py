@@ -35,6 +35,11 @@ def register_forward_hook(hook: Callable[[torch.nn.Module, Any, Any, Any], None]
     return handle
 
 
+def register_forward_pre_hook(hook: Callable[[torch.nn.Module, tuple[Any, ...]], None]) -> RemovableHandle:
+    """A hook before the forward pass of every module of the process: (module, positional arguments)."""
+    return _module.register_module_forward_pre_hook(hook)
+
+
 def register_optimizer_hooks(
     before: Callable[..., None], after: Callable[..., None]
 ) -> tuple[RemovableHandle, RemovableHandle]:

@@ -16,6 +16,7 @@ from torchwatch.patient import Layer
 from torchwatch.probe import Frame, Probe, Values
 from torchwatch.probes._statistics import peaks, pooled, summary
 from torchwatch.records import missing_column
+from torchwatch.schedule import Plan
 
 STATISTICS = ("mean", "std", "rms", "zero_fraction", "dead_fraction", "batch_std", "absmax", "nonfinite")
 SILENT = 1e-6
@@ -73,7 +74,7 @@ class ActivationProbe(Probe):
         self._windows: dict[int, _Window] = {}
         self._version = -1
 
-    def arm(self, number: int) -> None:  # noqa: ARG002
+    def arm(self, plan: Plan) -> None:  # noqa: ARG002
         """Collect from now on."""
         self._armed = True
 

@@ -27,7 +27,7 @@ class GradientProbe(Probe):
 
     def gradients(self, frame: Frame, optimizer: torch.optim.Optimizer | None, held: Sequence[int]) -> None:
         """Enqueue the norms of all gradients present."""
-        if (frame.number - 1) % self.config.gradients_every and not frame.sampled:
+        if not frame.gradients:
             return
         stepped = len(held)
         for indices, tensors, own in self._groups(held, stepped):

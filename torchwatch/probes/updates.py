@@ -44,7 +44,7 @@ class UpdateProbe(Probe):
     def before_step(self, frame: Frame, optimizer: torch.optim.Optimizer, held: Sequence[int]) -> None:
         """Read the slices."""
         self._pending = []
-        if (frame.number - 1) % self.config.gradients_every and not frame.sampled:
+        if not frame.gradients:
             return
         for slices in self._plan(optimizer, held):
             torch.cat(slices.views, out=slices.before)

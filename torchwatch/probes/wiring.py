@@ -11,6 +11,7 @@ import torch
 
 from torchwatch.probe import Frame, Probe, Values
 from torchwatch.probes import _torch
+from torchwatch.schedule import Plan
 
 
 @dataclass(slots=True, eq=False)
@@ -41,7 +42,7 @@ class WiringProbe(Probe):
         self._left: dict[int, _Left] = {}
         self._ready = False
 
-    def arm(self, number: int) -> None:  # noqa: ARG002
+    def arm(self, plan: Plan) -> None:  # noqa: ARG002
         """Watch the next step."""
         self._armed = True
 

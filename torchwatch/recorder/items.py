@@ -10,7 +10,7 @@ from typing import Any
 
 from torchwatch.intervals import tidy
 from torchwatch.probe import Frame, Probe, Values
-from torchwatch.records import STEP_COLUMNS, Layout, Note, Step
+from torchwatch.records import STEP_COLUMNS, Layout, Note, Record, Step
 
 _EVALUATION = ("val_", "valid_", "validation_", "eval_", "test_")
 
@@ -51,8 +51,13 @@ def is_evaluation(name: str) -> bool:
     return name.startswith(_EVALUATION)
 
 
-def step_of(frame: Frame, probes: Mapping[str, type[Probe]], say: Callable[[str, str], None]) -> Step:
-    """The record of a step. A probe whose values cannot be read is named through ``say``; the step stays."""
+def step_of(
+    frame: Frame, probes: Mapping[str, type[Probe]], say: Callable[[str, str], None]
+) -> tuple[Step, list[Record]]:
+    """The record of a step, and the records of their own that probes made of it.
+
+    A probe whose values cannot be read is named through ``say``; the step stays.
+    """
     values = frame.values()
     fields: dict[str, Any] = dict(frame.fields)
     for name, payloads in frame.payloads.items():
@@ -65,8 +70,9 @@ def step_of(frame: Frame, probes: Mapping[str, type[Probe]], say: Callable[[str,
     preclip, norm = fields.get("grad_norm_preclip"), fields.get("grad_norm")
     if preclip is not None and norm is not None and math.isfinite(preclip):
         fields["clipped"] = norm < preclip * (1 - 1e-4)
+    others = [fields.pop(k) for k, v in tuple(fields.items()) if isinstance(v, Record)]
     started = frame.started_s
-    return Step(
+    step = Step(
         step=frame.number,
         epoch=frame.epoch,
         time_s=round(frame.ended_s, 6),
@@ -75,6 +81,7 @@ def step_of(frame: Frame, probes: Mapping[str, type[Probe]], say: Callable[[str,
         watch_time_s=round(frame.watch_s, 6),
         **{k: _tidied(v) for k, v in fields.items()},
     )
+    return step, others
 
 
 def ready(item: Frame | Mark, *, wait: bool) -> bool:

@@ -170,10 +170,13 @@ class Recorder:
                 break
             self._queue.popleft()
             if isinstance(item, Frame):
-                steps.append(step_of(item, self._probes, self._say))
+                step, others = step_of(item, self._probes, self._say)
+                steps.append(step)
                 self._yield()
-                if len(steps) >= min(self._intervals.room, _LONGEST_LINE):
+                if others or len(steps) >= min(self._intervals.room, _LONGEST_LINE):
                     self._take_steps(steps, fast=fast)
+                    for other in others:
+                        self._feed(other)
                     self._flush()
                     steps = []
             else:

@@ -1,0 +1,63 @@
+"""What is measured in which step."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from torchwatch.config import WatchConfig
+from torchwatch.schedule import LADDER, Schedule, unmeasured
+
+
+def sampled(schedule: Schedule, first: int, last: int) -> list[int]:
+    return [n for n in range(first, last + 1) if schedule.plan(n).sampled]
+
+
+def test_the_first_steps_are_measured_in_full_and_then_every_tenth() -> None:
+    schedule = Schedule(WatchConfig())
+    assert sampled(schedule, 1, 40) == [*range(1, 11), 20, 30, 40]
+    assert all(schedule.plan(n).gradients for n in range(41, 60))
+
+
+def test_rare_statistics_come_with_every_tenth_sample() -> None:
+    schedule = Schedule(WatchConfig(dense_steps=0, rare_every=3))
+    assert [n for n in range(1, 101) if schedule.plan(n).rare] == [10, 40, 70, 100]
+
+
+def test_a_warning_zooms_in_for_fifty_steps_and_at_most_fifty_in_a_thousand() -> None:
+    schedule = Schedule(WatchConfig(activations_every=1000, dense_steps=0))
+    schedule.request_zoom()
+    assert sampled(schedule, 1, 200) == [*range(1, 51)]
+    schedule.request_zoom()
+    assert sampled(schedule, 201, 1002) == [1000]  # the first warning used the thousand up
+    schedule.request_zoom()
+    assert len(sampled(schedule, 1003, 1999)) == 50  # the old zoom is forgotten as it leaves the window
+    assert schedule.zoomed == 100
+
+
+def test_zoom_can_be_switched_off() -> None:
+    schedule = Schedule(WatchConfig(zoom_steps=0, dense_steps=0))
+    schedule.request_zoom()
+    assert sampled(schedule, 1, 20) == [10, 20]
+
+
+@given(
+    gradients=st.sampled_from(LADDER),
+    activations=st.sampled_from(LADDER),
+    dense=st.integers(0, 12),
+    start=st.integers(1, 3000),
+)
+def test_nothing_is_due_before_the_step_that_is_due_next(
+    gradients: int, activations: int, dense: int, start: int
+) -> None:
+    config = WatchConfig(gradients_every=gradients, activations_every=activations, dense_steps=dense)
+    due = Schedule(config).next_due(start)
+    assert due >= start
+    schedule = Schedule(config)
+    assert all(schedule.plan(n).plain for n in range(start, due))
+    assert not Schedule(config).plan(due).plain
+
+
+def test_an_unmeasured_plan_is_plain() -> None:
+    assert unmeasured(7).plain
+    assert unmeasured(7).number == 7

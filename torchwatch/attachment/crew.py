@@ -1,0 +1,51 @@
+"""The probes of one watcher, in the order in which they are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torchwatch.probe import Probe
+from torchwatch.probes import _torch
+from torchwatch.probes.activations import ActivationProbe
+from torchwatch.probes.clipping import ClippingProbe
+from torchwatch.probes.gradients import GradientProbe
+from torchwatch.probes.learning_rate import LearningRateProbe
+from torchwatch.probes.loss import LossProbe
+from torchwatch.probes.updates import UpdateProbe
+from torchwatch.probes.weights import WeightProbe
+from torchwatch.probes.wiring import WiringProbe
+
+MOMENTS = (
+    "next_step", "arm", "disarm", "model_starts", "layer_ran", "model_ran", "backward_starts",
+    "layer_gradient", "gradients", "before_step", "after_step", "forget",
+)  # fmt: skip
+
+
+class Crew:
+    """All probes; the attachment knows four of them by name.
+
+    Args:
+        total_norm: told by torch of every total norm that clipping computes.
+    """
+
+    def __init__(self, total_norm: _torch.TotalNormObserver) -> None:
+        self.activations = ActivationProbe()
+        self.wiring = WiringProbe()
+        self.clipping = ClippingProbe(total_norm)
+        self.loss = LossProbe()
+        self.all: tuple[Probe, ...] = (
+            GradientProbe(),
+            self.clipping,
+            LearningRateProbe(),
+            UpdateProbe(),
+            WeightProbe(),
+            self.loss,
+            self.wiring,
+            self.activations,
+        )
+
+
+def overriding(probes: tuple[Probe, ...], moment: str) -> list[tuple[str, Callable[..., None]]]:
+    """Names and methods of the probes that do something at a moment."""
+    inherited = getattr(Probe, moment)
+    return [(p.name, getattr(p, moment)) for p in probes if getattr(type(p), moment) is not inherited]

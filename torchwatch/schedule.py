@@ -1,0 +1,102 @@
+"""What is measured in which step: the training thread asks, the budget and the alerts decide."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+from torchwatch.config import WatchConfig
+
+LADDER = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
+"""Steps between two measurements: 1-2-5."""
+
+_FIRST_ACTIVATIONS = 10
+_ZOOM_WINDOW = 1000
+
+
+class Plan(NamedTuple):
+    """What is measured in one step.
+
+    ``gradients``: gradient norms and update ratios. ``sampled``: activations, weights and the other heavy
+    probes. ``rare``: the expensive statistics as well. ``sentinel``: outputs are summed in search of a NaN.
+    """
+
+    number: int
+    gradients: bool
+    sampled: bool
+    rare: bool
+    sentinel: bool
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing is measured but times and what the host logs."""
+        return not (self.gradients or self.sampled or self.sentinel)
+
+
+def unmeasured(number: int) -> Plan:
+    """A plan in which nothing is measured."""
+    return Plan(number, gradients=False, sampled=False, rare=False, sentinel=False)
+
+
+class Schedule:
+    """The rates in force, and the zoom.
+
+    Args:
+        config: ``None`` rates are set by the budget, numbers are forced.
+
+    Attributes:
+        gradients_every: steps between two measurements of gradients, on the ladder.
+        activations_every: the same for all heavy probes.
+        sentinel: whether outputs are summed on every step; undecided (None), the budget turns it on.
+        zoomed: steps that were measured in full because of a warning.
+    """
+
+    def __init__(self, config: WatchConfig) -> None:
+        self.config = config
+        self.gradients_every = config.gradients_every or 1
+        self.activations_every = config.activations_every or _FIRST_ACTIVATIONS
+        self.sentinel = bool(config.sentinel)
+        self.zoomed = 0
+        self._requested = False
+        self._zoom_left = 0
+        self._zooms: deque[int] = deque()
+        self._samples = 0
+
+    def request_zoom(self) -> None:
+        """A warning was raised. Any thread; it takes effect at the next step that is planned."""
+        self._requested = True
+
+    def plan(self, number: int) -> Plan:
+        """What to measure in step ``number``; called once per step, in order. Consumes the zoom."""
+        zoomed = self._zooming(number)
+        dense = number <= self.config.dense_steps
+        sampled = zoomed or dense or number % self.activations_every == 0
+        rare = False
+        if sampled:
+            rare = self._samples % self.config.rare_every == 0
+            self._samples += 1
+        gradients = sampled or (number - 1) % self.gradients_every == 0
+        return Plan(number, gradients, sampled, rare, self.sentinel and not sampled)
+
+    def next_due(self, number: int) -> int:
+        """The first step from ``number`` on in which something is measured; ``number`` while zooming."""
+        if self._requested or self._zoom_left or number <= self.config.dense_steps or self.sentinel:
+            return number
+        gradients = number + (1 - number) % self.gradients_every
+        return min(gradients, number + -number % self.activations_every)
+
+    def _zooming(self, number: int) -> bool:
+        while self._zooms and self._zooms[0] <= number - _ZOOM_WINDOW:
+            self._zooms.popleft()
+        if self._requested:
+            self._requested = False
+            self._zoom_left = self.config.zoom_steps
+        if not self._zoom_left:
+            return False
+        if len(self._zooms) >= self.config.zoom_steps:
+            self._zoom_left = 0
+            return False
+        self._zoom_left -= 1
+        self._zooms.append(number)
+        self.zoomed += 1
+        return True
