@@ -17,7 +17,7 @@ import torch
 
 from torchwatch.config import WatchConfig
 from torchwatch.patient import Patient
-from torchwatch.schedule import Plan
+from torchwatch.schedule import Plan, unmeasured
 
 Slot = int
 _NUMPY = (torch.float32, torch.float64)
@@ -122,6 +122,80 @@ class Frame:
             else:
                 result.append(_on_host(tensor))
         return result
+
+
+class Block:
+    """Plain steps in a row: when each ended and what was logged, nothing else.
+
+    Attributes:
+        first: number of the first step.
+        started_s: when it began; times are seconds since the start of the run.
+        ends: when each step ended.
+        logged: (place in the block, name, value), tensors ours.
+        rates: (place, learning rate per group) wherever it changed, the first step included.
+        fetched: (place, seconds waited for data, samples) where a loader told.
+        watch_s: what torchwatch took in the training thread, all steps together.
+    """
+
+    __slots__ = ("_frame", "ends", "epoch", "fetched", "first", "logged", "rates", "started_s", "watch_s")
+
+    def __init__(self, first: int, epoch: int, started_s: float) -> None:
+        self.first, self.epoch, self.started_s = first, epoch, started_s
+        self.ends: list[float] = []
+        self.logged: list[tuple[int, str, Any]] = []
+        self.rates: list[tuple[int, list[Any]]] = []
+        self.fetched: list[tuple[int, float | None, int | None]] = []
+        self.watch_s = 0.0
+        self._frame: Frame | None = None
+
+    def split(self) -> Block:
+        """Cut off the newest step, with what was logged for it and after it, as a block of its own."""
+        cut = len(self.ends) - 1
+        rest = Block(self.first + cut, self.epoch, self.ends[cut - 1])
+        rest.ends = [self.ends.pop()]
+        rest.logged = [(at - cut, name, value) for at, name, value in self.logged if at >= cut]
+        self.logged = [entry for entry in self.logged if entry[0] < cut]
+        rest.fetched = [(at - cut, *told) for at, *told in self.fetched if at >= cut]  # type: ignore[misc]
+        self.fetched = [entry for entry in self.fetched if entry[0] < cut]
+        rest.rates = [(0, self.rates[-1][1])]
+        self.rates = [entry for entry in self.rates if entry[0] < cut]
+        return rest
+
+    def seal(self) -> None:
+        """Start the copy of values that are not in the host's memory."""
+        remote = [v for _, _, v in self.logged if isinstance(v, torch.Tensor) and v.device.type != "cpu"]
+        if remote:
+            self._frame = Frame(unmeasured(self.first))
+            for value in remote:
+                self._frame.defer(value)
+            self._frame.seal()
+
+    def ready(self) -> bool:
+        """Whether the values can be read without waiting."""
+        return self._frame is None or self._frame.ready()
+
+    def finish(self) -> None:
+        """Wait for the copy; only when the run is over."""
+        if self._frame is not None:
+            self._frame.finish()
+
+    def values(self) -> list[float]:
+        """Every logged value as a number, in the order of ``logged``. Recorder thread only."""
+        raw = [value for _, _, value in self.logged]
+        if self._frame is not None:
+            remote = iter(self._frame.values())
+            return [
+                _number(next(remote)) if isinstance(v, torch.Tensor) and v.device.type != "cpu" else float(v)
+                for v in raw
+            ]
+        if raw and all(type(v) is torch.Tensor and v.dtype is raw[0].dtype for v in raw):
+            together: list[float] = torch.stack(raw).to(torch.float64).tolist()
+            return together
+        return [float(v) for v in raw]
+
+
+def _number(values: Values) -> float:
+    return float(values[0]) if values.size else float("nan")
 
 
 def _on_host(tensor: torch.Tensor) -> Values:

@@ -19,6 +19,7 @@ class Plan(NamedTuple):
 
     ``gradients``: gradient norms and update ratios. ``sampled``: activations, weights and the other heavy
     probes. ``rare``: the expensive statistics as well. ``sentinel``: outputs are summed in search of a NaN.
+    ``profiled``: the profiler runs.
     """
 
     number: int
@@ -26,11 +27,12 @@ class Plan(NamedTuple):
     sampled: bool
     rare: bool
     sentinel: bool
+    profiled: bool = False
 
     @property
     def plain(self) -> bool:
         """Whether nothing is measured but times and what the host logs."""
-        return not (self.gradients or self.sampled or self.sentinel)
+        return not (self.gradients or self.sampled or self.sentinel or self.profiled)
 
 
 def unmeasured(number: int) -> Plan:
@@ -62,6 +64,11 @@ class Schedule:
         self._zooms: deque[int] = deque()
         self._samples = 0
 
+    @property
+    def zoom_requested(self) -> bool:
+        """Whether a warning waits for the next step that is planned."""
+        return self._requested
+
     def request_zoom(self) -> None:
         """A warning was raised. Any thread; it takes effect at the next step that is planned."""
         self._requested = True
@@ -76,14 +83,22 @@ class Schedule:
             rare = self._samples % self.config.rare_every == 0
             self._samples += 1
         gradients = sampled or (number - 1) % self.gradients_every == 0
-        return Plan(number, gradients, sampled, rare, self.sentinel and not sampled)
+        return Plan(number, gradients, sampled, rare, self.sentinel and not sampled, self._profiled(number))
 
     def next_due(self, number: int) -> int:
         """The first step from ``number`` on in which something is measured; ``number`` while zooming."""
         if self._requested or self._zoom_left or number <= self.config.dense_steps or self.sentinel:
             return number
         gradients = number + (1 - number) % self.gradients_every
-        return min(gradients, number + -number % self.activations_every)
+        due = min(gradients, number + -number % self.activations_every)
+        every = self.config.profile_every
+        if every is None:
+            return due
+        return number if self._profiled(number) else min(due, number + -number % every)
+
+    def _profiled(self, number: int) -> bool:
+        every = self.config.profile_every
+        return every is not None and number >= every and number % every < self.config.profile_steps
 
     def _zooming(self, number: int) -> bool:
         while self._zooms and self._zooms[0] <= number - _ZOOM_WINDOW:

@@ -35,7 +35,7 @@ from torchwatch.attachment.steps import StepBuilder
 from torchwatch.config import WatchConfig
 from torchwatch.guard import Guard
 from torchwatch.patient import Patient
-from torchwatch.probe import Frame, Probe
+from torchwatch.probe import Block, Frame, Probe
 from torchwatch.probes import _torch
 from torchwatch.probes.activations import Seen, batch_size, tensors
 from torchwatch.records import Layout, Note
@@ -62,7 +62,7 @@ class Attachment:
         self,
         model: torch.nn.Module,
         config: WatchConfig,
-        emit: Callable[[Frame | Layout | Note], None],
+        emit: Callable[[Frame | Block | Layout | Note], None],
         guard: Guard,
         at_boundary: Callable[[], None] = lambda: None,
         scaler: Any = None,
@@ -77,12 +77,15 @@ class Attachment:
         self.probes = crew.all
         self._moments = {m: overriding(self.probes, m) for m in MOMENTS}
         merged = tuple(p for p in self.probes if type(p).merge is not Probe.merge)
-        self.steps = StepBuilder(_weakly(self.planned), crew.loss, merged, guard, _weakly(self._emit), clock)
+        self.steps = StepBuilder(
+            _weakly(self.planned), crew.loss, merged, guard, _weakly(self._emit), clock, config.flush_s
+        )
         self._plan = unmeasured(0)
         self._emit_item = emit
         self._scaler = scaler
         self._closed = False
         self._own_seen = False
+        self._lanes = True
         self._company = Company()
         self._compiled = self._compiled_said = False
         self._pid = os.getpid()
@@ -303,11 +306,49 @@ class Attachment:
         self._own_seen = True
         if self.steps.overlaps(held):
             self.steps.close()
+        if not closure and self._enters_lane(optimizer):
+            return
         frame = self.steps.open()
         self.steps.merge(frame, closure=closure)
         if not closure:
             self._each("gradients", frame, optimizer, held)
         self._each("before_step", frame, optimizer, held)
+
+    def _enters_lane(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether the step that begins is plain, in a plain loop: one optimizer, a logged loss."""
+        if not self._lanes or self.steps.frame is not None or not self.planned(self.steps.count + 1).plain:
+            return False
+        groups = optimizer.param_groups
+        if (
+            not self.steps.logs_loss
+            or self._scaler is not None
+            or len(self.patient.optimizers) != 1
+            or self._company.types
+            or getattr(optimizer, "grad_scale", None) is not None
+            or not all(type(group.get("lr")) is float for group in groups)
+            or threading.get_ident() != self._thread
+        ):
+            return False
+        number = self.steps.count + 1
+        self.steps.enter_lane(optimizer, self.schedule.next_due(number + 1))
+        return True
+
+    def lane_stepped(self) -> None:
+        """The optimizer has made a plain step."""
+        steps, lane = self.steps, self.steps.lane
+        now = steps.now()
+        try:
+            if lane.stepped(now) or self.schedule.zoom_requested:
+                lane.stop()
+                self._arm(lane.last + 1)
+            elif lane.full():
+                block = lane.hand_over()
+                if block is not None:
+                    steps.hand_over(block)
+        except Exception as error:  # noqa: BLE001 - our failures stay ours
+            self._lanes = False
+            self.guard.failed("lane", error)
+        lane.watch_s += steps.now() - now
 
     def after_step(self, optimizer: torch.optim.Optimizer, *, closure: bool) -> None:
         """An outermost optimizer has stepped. With a closure, the gradients were made inside of it."""
@@ -379,6 +420,10 @@ class Attachment:
 
     def boundary(self, samples: int | None) -> None:
         """``watch.step()``: confirm the open step, or make one where there is no optimizer."""
+        self._lanes = False  # a loop that names its boundaries may also have steps of which nobody knows
+        if self.steps.lane.busy:
+            self.steps.close()
+            return
         frame = self.steps.frame
         if samples is not None:
             self.steps.pending.samples = samples
@@ -406,7 +451,10 @@ class Attachment:
 
     # ------------------------------------------------------------------ out
 
-    def _emit(self, frame: Frame) -> None:
+    def _emit(self, frame: Frame | Block) -> None:
+        if isinstance(frame, Block):
+            self._emit_item(frame)
+            return
         with self.guard("layout"):
             if self.patient.version != self._layout_version:
                 self._layout_version = self.patient.version

@@ -138,6 +138,8 @@ def before_hook(reference: Reference) -> Callable[..., None]:
     """For every optimizer of the process, before it steps."""
 
     def hook(optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if _plain(reference, optimizer, args, kwargs) is not None:
+            return
         me = _stepping(reference)
         if me is not None:
             with _Timed(me, "step"):
@@ -150,6 +152,11 @@ def after_hook(reference: Reference) -> Callable[..., None]:
     """For every optimizer of the process, after it stepped."""
 
     def hook(optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        me = _plain(reference, optimizer, args, kwargs)
+        if me is not None:
+            me.lane_stepped()
+            me.at_boundary()
+            return
         me = _stepping(reference)
         if me is not None:
             with _Timed(me, "step"):
@@ -157,6 +164,18 @@ def after_hook(reference: Reference) -> Callable[..., None]:
             me.at_boundary()  # the host's own callback: what it raises passes
 
     return hook
+
+
+def _plain(
+    reference: Reference, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Attachment | None:
+    """The attachment, if this is one of its fast lane's steps: then nothing is to be measured."""
+    if torch.compiler.is_compiling():
+        return None
+    me = reference()
+    if me is None or not me.steps.lane.serves(optimizer) or not me.here:
+        return None
+    return None if (kwargs or len(args) > 1) and _has_closure(args, kwargs) else me
 
 
 def _stepping(reference: Reference) -> Attachment | None:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import torch
 
+from torchwatch.attachment.lane import Lane
 from torchwatch.attachment.quiet import Quiet
 from torchwatch.guard import Guard
-from torchwatch.probe import Frame, Probe
+from torchwatch.probe import Block, Frame, Probe
 from torchwatch.probes import _torch
 from torchwatch.probes.loss import Logged, LossProbe
 from torchwatch.schedule import Plan
@@ -44,8 +45,9 @@ class StepBuilder:
         loss: takes logged values.
         merged: probes that collect between optimizer steps.
         guard: keeps our failures away from the host.
-        emit: called with every frame that is complete; must not block.
+        emit: called with every frame and block that is complete; must not block.
         clock: seconds, monotonic.
+        flush_s: how often blocks of plain steps are handed over.
     """
 
     def __init__(
@@ -54,8 +56,9 @@ class StepBuilder:
         loss: LossProbe,
         merged: tuple[Probe, ...],
         guard: Guard,
-        emit: Callable[[Frame], None],
+        emit: Callable[[Frame | Block], None],
         clock: Callable[[], float],
+        flush_s: float = 0.1,
     ) -> None:
         self._planned, self._loss, self._merged = planned, loss, merged
         self._guard, self._emit, self._clock = guard, emit, clock
@@ -68,6 +71,8 @@ class StepBuilder:
         self._logged_now = False
         self._previous: frozenset[int] = frozenset()
         self._start = clock()
+        self.lane = Lane(flush_s)
+        self._entered = 0
         self._last_end = 0.0
         self._sequence = _torch.sequence_number()
         self._fetched = False
@@ -88,6 +93,8 @@ class StepBuilder:
     def overlaps(self, held: list[int]) -> bool:
         """Whether the open record already stepped one of these parameters, or cannot take them in."""
         frame = self.frame
+        if self.lane.busy:
+            return True
         return frame is not None and (frame.foreign or frame.scalars_only or not frame.held.isdisjoint(held))
 
     def is_whole(self) -> bool:
@@ -124,8 +131,38 @@ class StepBuilder:
         self._sequence = _torch.sequence_number()
         self._fetched = False
 
+    def enter_lane(self, optimizer: torch.optim.Optimizer, due: int) -> None:
+        """The step that begins is a plain one, and so are all before step ``due``."""
+        number = self.count + 1
+        self._entered = number
+        self.lane.enter(optimizer, number, due, self.epoch, self._last_end)
+        pending, self.pending = self.pending, Pending()
+        for name, _, value in pending.logged:
+            self.lane.put_at_last({name: value})
+        if pending.wait_s is not None or pending.samples is not None:
+            self.lane.fetched(pending.wait_s or 0.0, pending.samples)
+
+    def _close_lane(self) -> None:
+        lane = self.lane
+        if not lane.busy:
+            return
+        self.count, self._last_end = lane.last, lane.end_s
+        self.in_epoch += lane.last + 1 - self._entered
+        self._sequence = _torch.sequence_number()
+        block, ahead = lane.leave()
+        self.pending.logged += [(name, "log", value) for name, value in ahead]
+        if block is not None:
+            self.hand_over(block)
+
+    def hand_over(self, block: Block) -> None:
+        """A block of plain steps is complete."""
+        with self._guard("transfer"):
+            block.seal()
+        self._emit(block)
+
     def close(self) -> None:
         """The open record is complete."""
+        self._close_lane()
         frame, self.frame = self.frame, None
         if frame is None:
             return
@@ -148,6 +185,9 @@ class StepBuilder:
 
         ``newest``: one of the values as the host gave it, still with its autograd graph, if there is one.
         """
+        if self.lane.busy:
+            self.lane.put(entries, newest)
+            return
         self._logged_now = self._logged_now or "loss" in entries
         logged: list[Logged] = [(name, "log", value) for name, value in entries.items()]
         if self.frame is None or self._is_newer(newest):
@@ -157,6 +197,9 @@ class StepBuilder:
 
     def log_now(self, entries: dict[str, torch.Tensor | float]) -> None:
         """Logged values of the step that ``watch.step()`` is about to close."""
+        if self.lane.busy:
+            self.lane.put_at_last(entries)
+            return
         self._logged_now = self._logged_now or "loss" in entries
         self.pending.logged += [(name, "log", value) for name, value in entries.items()]
 
@@ -170,6 +213,10 @@ class StepBuilder:
 
     def fetched(self, wait_s: float, samples: int | None) -> None:
         """A batch was fetched: whatever comes now belongs to a new step."""
+        if self.lane.busy:
+            self.lane.fetched(wait_s, samples)
+            if self.lane.open:
+                return
         self._fetched = True
         self.pending.wait_s = (self.pending.wait_s or 0.0) + wait_s
         if samples is not None:

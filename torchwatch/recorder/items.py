@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torchwatch.intervals import tidy
-from torchwatch.probe import Frame, Probe, Values
+from torchwatch.probe import Block, Frame, Probe, Values
 from torchwatch.records import STEP_COLUMNS, Layout, Note, Record, Step
 
 _EVALUATION = ("val_", "valid_", "validation_", "eval_", "test_")
@@ -43,7 +43,7 @@ class Outcome:
     traceback: str | None = None
 
 
-Item = Frame | Layout | Mark | Note
+Item = Frame | Block | Layout | Mark | Note
 
 
 def is_evaluation(name: str) -> bool:
@@ -84,7 +84,12 @@ def step_of(
     return step, others
 
 
-def ready(item: Frame | Mark, *, wait: bool) -> bool:
+def steps_in(item: Item) -> int:
+    """How many steps an item holds."""
+    return len(item.ends) if isinstance(item, Block) else int(isinstance(item, Frame))
+
+
+def ready(item: Frame | Block | Mark, *, wait: bool) -> bool:
     """Whether the values of an item can be read; ``wait``: make it so."""
     frame = item.frame if isinstance(item, Mark) else item
     if frame.ready():

@@ -19,18 +19,19 @@ from torchwatch.check import Severity
 from torchwatch.config import WatchConfig
 from torchwatch.engine import Engine
 from torchwatch.intervals import IntervalBuilder
-from torchwatch.probe import Frame, Probe
+from torchwatch.probe import Block, Frame, Probe
 from torchwatch.recorder.items import (
     Item,
     Mark,
     Outcome,
     has_loss,
     is_evaluation,
-    keeps_columns,
     ready,
     step_of,
+    steps_in,
     without_columns,
 )
+from torchwatch.recorder.lines import cut, length, line_of, line_of_pieces
 from torchwatch.recorder.memory import Memory
 from torchwatch.recorder.sinks import Sink, Sinks
 from torchwatch.recorder.totals import Totals
@@ -43,8 +44,9 @@ from torchwatch.records import (
     Record,
     RunHeader,
     Step,
+    Steps,
     System,
-    batch,
+    expand,
 )
 from torchwatch.runfile import RunWriter
 
@@ -157,35 +159,55 @@ class Recorder:
         """Everything that is queued becomes records; then one write."""
         now = self._clock()
         elapsed, self._last_tick = max(now - self._last_tick, 1e-9), now
-        waiting = sum(isinstance(item, Frame) for item in tuple(self._queue))
+        waiting = sum(steps_in(item) for item in tuple(self._queue))
         fast = waiting / elapsed > self.config.fast_steps_per_s
-        steps: list[Step] = []
+        pieces: list[Step | Steps] = []
         for _ in range(len(self._queue)):  # what comes while this runs waits for the next tick
             item = self._queue[0]
             if self._abandoned:
                 break
             if isinstance(item, Layout) and len(self._queue) == 1 and self._outcome is None:
                 break  # its step is about to follow, and says whether a loss was seen
-            if isinstance(item, (Frame, Mark)) and not ready(item, wait=self._outcome is not None):
+            if not isinstance(item, (Layout, Note)) and not ready(item, wait=self._outcome is not None):
                 break
             self._queue.popleft()
-            if isinstance(item, Frame):
-                step, others = step_of(item, self._probes, self._say)
-                steps.append(step)
-                self._yield()
-                if others or len(steps) >= min(self._intervals.room, _LONGEST_LINE):
-                    self._take_steps(steps, fast=fast)
-                    for other in others:
-                        self._feed(other)
-                    self._flush()
-                    steps = []
+            if isinstance(item, Block):
+                pieces = self._take_block(pieces, item, fast=fast)
+            elif isinstance(item, Frame):
+                pieces = self._take_frame(pieces, item, fast=fast)
             else:
-                self._take_steps(steps, fast=fast)
-                steps = []
+                self._take_pieces(pieces, fast=fast)
+                pieces = []
                 self._take(item)
-        self._take_steps(steps, fast=fast)
+        self._take_pieces(pieces, fast=fast)
         self._system(now)
         self._flush()
+
+    def _take_frame(self, pieces: list[Step | Steps], frame: Frame, *, fast: bool) -> list[Step | Steps]:
+        step, others = step_of(frame, self._probes, self._say)
+        pieces.append(step)
+        self._yield()
+        if others or length(pieces) >= min(self._intervals.room, _LONGEST_LINE):
+            self._take_pieces(pieces, fast=fast)
+            for other in others:
+                self._feed(other)
+            self._flush()
+            return []
+        return pieces
+
+    def _take_block(self, pieces: list[Step | Steps], block: Block, *, fast: bool) -> list[Step | Steps]:
+        line = line_of(block)
+        self._yield()
+        while True:
+            room = min(self._intervals.room, _LONGEST_LINE) - length(pieces)
+            if len(line.step) < room:
+                return [*pieces, line]
+            part, rest = cut(line, room)
+            self._take_pieces([*pieces, part], fast=fast)
+            self._flush()
+            if rest is None:
+                return []
+            pieces, line = [], rest
 
     def _take(self, item: Item) -> None:
         if isinstance(item, Mark):
@@ -202,26 +224,27 @@ class Recorder:
         seen = not isinstance(first, Frame) or has_loss(first)
         return "ok" if seen else "not seen in the first step"
 
-    def _take_steps(self, steps: list[Step], *, fast: bool) -> None:
-        if not steps:
+    def _take_pieces(self, pieces: list[Step | Steps], *, fast: bool) -> None:
+        if not pieces:
             return
-        for step in steps:
-            self._count(step)
-            self._intervals.add(without_columns(step))
-        if fast and len(steps) > 1:
-            self._feed(
-                batch([s if keeps_columns(s, is_last=s is steps[-1]) else without_columns(s) for s in steps])
-            )
+        if fast and length(pieces) > 1:
+            line = line_of_pieces(pieces)
+            self._totals.add_all(line)
+            for step in expand(line):
+                self._intervals.add(without_columns(step))
+            self._feed(line)
+            last_s = line.time_s[-1] if line.time_s else 0.0
         else:
+            steps = [s for p in pieces for s in (expand(p) if isinstance(p, Steps) else (p,))]
             for step in steps:
+                self._totals.add(step)
+                self._intervals.add(without_columns(step))
                 self._feed(step)
-        if self._intervals.room <= 0:
-            self._close_interval("steps", steps[-1].time_s)
-
-    def _count(self, step: Step) -> None:
-        self._totals.add(step)
-        if self._totals.without_loss == _HINT_STEPS:
+            last_s = steps[-1].time_s
+        if self._totals.without_loss >= _HINT_STEPS:
             self._say("loss", _UNSEEN.format(steps=_HINT_STEPS))
+        if self._intervals.room <= 0:
+            self._close_interval("steps", last_s)
 
     def _close_interval(self, closed_by: str, time_s: float) -> None:
         thread_s = time.thread_time()
@@ -256,7 +279,7 @@ class Recorder:
     def _finish(self) -> None:
         """The last interval, the checks' last look, the end record."""
         outcome = self._outcome or Outcome("interrupted")
-        left = sum(isinstance(item, Frame) for item in tuple(self._queue))
+        left = sum(steps_in(item) for item in tuple(self._queue))
         self.lost += left
         self.dropped += left
         self._queue.clear()

@@ -7,7 +7,7 @@ from typing import Any
 
 from torchwatch.check import Severity
 from torchwatch.intervals import tidy
-from torchwatch.records import Alert, End, Step
+from torchwatch.records import Alert, End, Step, Steps
 
 
 class Totals:
@@ -39,6 +39,23 @@ class Totals:
         self._busy_s += step.step_time_s or 0.0
         self.watch_s += step.watch_time_s or 0.0
         self.without_loss = self.without_loss + 1 if step.loss is None else 0
+
+    def add_all(self, line: Steps) -> None:
+        """Take in a whole line: the same as its steps one by one."""
+        self.step, self.step_s = line.step[-1], line.time_s[-1] if line.time_s else 0.0
+        self.steps += len(line.step)
+        known = [s for s in line.samples or () if s is not None]
+        if self._samples is not None:
+            self._samples = self._samples + sum(known) if len(known) == len(line.step) else None
+        self._busy_s += sum(s for s in line.step_time_s or () if s is not None)
+        self.watch_s += sum(s for s in line.watch_time_s or () if s is not None)
+        without = 0
+        for loss in reversed(line.loss or [None] * len(line.step)):
+            if loss is not None:
+                self.without_loss = without
+                return
+            without += 1
+        self.without_loss += without
 
     def since_step_s(self, now: float) -> float | None:
         """Time since the last step ended."""

@@ -1,0 +1,170 @@
+"""The fast lane: steps in a row in which nothing is measured but when they ended and what the host logged."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from torchwatch.probe import Block
+from torchwatch.probes import _torch
+
+_SLACK = 2
+_LOOK = 3
+_PLAIN_TYPES = (float, int)
+_LONGEST = 1024
+
+
+class Lane:
+    """Counts plain steps of the one optimizer that trains the model, at a few microseconds each.
+
+    On sub-millisecond steps even one norm per parameter costs more than the budget, so that nearly all steps
+    are plain; everything that a frame needs would cost a multiple of the step. A block of them goes to the
+    recorder ten times a second. The newest step stays here, since its loss may be logged after it.
+
+    Args:
+        flush_s: how often blocks are handed over.
+    """
+
+    __slots__ = (
+        "_block", "_fetched", "_flush_s", "_groups", "_hand_over_s", "_optimizer", "_samples",
+        "_sequence", "_wait_s", "due", "end_s", "last", "open", "watch_s",
+    )  # fmt: skip
+
+    def __init__(self, flush_s: float) -> None:
+        self._flush_s = flush_s
+        self.open = False
+        self.last = self.due = 0
+        self.end_s = self.watch_s = self._hand_over_s = 0.0
+        self._block: Block | None = None
+        self._optimizer: weakref.ref[torch.optim.Optimizer] | None = None
+        self._groups: list[dict[str, Any]] = []
+        self._sequence = 0
+        self._fetched = False
+        self._wait_s: float | None = None
+        self._samples: int | None = None
+
+    def enter(
+        self, optimizer: torch.optim.Optimizer, number: int, due: int, epoch: int, started_s: float
+    ) -> None:
+        """Step ``number`` begins to be a plain one, and so are the next until ``due`` (not included)."""
+        self._optimizer, self._groups = weakref.ref(optimizer), optimizer.param_groups
+        self.open, self.last, self.due = True, number - 1, due
+        self.end_s = started_s
+        self._hand_over_s = started_s + self._flush_s
+        self._sequence = _torch.sequence_number()
+        self._block = Block(number, epoch, started_s)
+
+    def serves(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether a step of this optimizer is one of the lane's."""
+        return self.open and self._optimizer is not None and self._optimizer() is optimizer
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are steps (or values for the step to come) that have not been handed over."""
+        return self._block is not None
+
+    def stop(self) -> None:
+        """The next step is not plain. The newest one waits for values until :meth:`leave`."""
+        self.open = False
+
+    def stepped(self, now: float) -> bool:
+        """The optimizer has stepped. True when the next step is not plain any more."""
+        block = self._block
+        if block is None:
+            return True
+        block.ends.append(now)
+        rates = [group["lr"] for group in self._groups]
+        if rates != block.rates[-1][1] if block.rates else True:
+            block.rates.append((len(block.ends) - 1, rates))
+        if self._wait_s is not None or self._samples is not None:
+            block.fetched.append((len(block.ends) - 1, self._wait_s, self._samples))
+            self._wait_s = self._samples = None
+        self._fetched = False
+        self._sequence = _torch.sequence_number()
+        self.last += 1
+        self.end_s = now
+        return self.last + 1 >= self.due
+
+    def full(self) -> bool:
+        """Whether a block should be handed over."""
+        block = self._block
+        return block is not None and (self.end_s >= self._hand_over_s or len(block.ends) >= _LONGEST)
+
+    def hand_over(self) -> Block | None:
+        """All steps but the newest, whose values may still come."""
+        block = self._block
+        if block is None or len(block.ends) < 2:
+            return None
+        self._block = block.split()
+        self._hand_over_s = self.end_s + self._flush_s
+        block.watch_s, self.watch_s = self.watch_s, 0.0
+        return block
+
+    def leave(self) -> tuple[Block | None, list[tuple[str, Any]]]:
+        """The lane ends: what is left of it, and values that were logged for the step after."""
+        block, self._block = self._block, None
+        self.open, self._optimizer, self._groups = False, None, []
+        if block is None:
+            return None, []
+        steps = len(block.ends)
+        ahead = [(name, value) for at, name, value in block.logged if at >= steps]
+        block.logged = [entry for entry in block.logged if entry[0] < steps]
+        block.watch_s, self.watch_s = self.watch_s, 0.0
+        return (block if steps else None), ahead
+
+    # ------------------------------------------------------------------ what the host says
+
+    def fetched(self, wait_s: float, samples: int | None) -> None:
+        """A batch was fetched: what comes now belongs to the next step."""
+        self._fetched = True
+        if not self.open:
+            return  # the next step is not the lane's
+        self._wait_s = (self._wait_s or 0.0) + wait_s
+        if samples is not None:
+            self._samples = (self._samples or 0) + samples
+
+    def log(self, values: Mapping[str, Any]) -> bool:
+        """Take logged values if they are plain ones: scalar tensors or numbers. False: take another way."""
+        block = self._block
+        if block is None:
+            return False
+        newest: torch.Tensor | None = None
+        for value in values.values():
+            kind = type(value)
+            if kind is torch.Tensor:
+                if value.dim() or not value.is_floating_point():
+                    return False
+                newest = value
+            elif kind not in _PLAIN_TYPES:
+                return False
+        at = self._place(newest)
+        for name, value in values.items():
+            block.logged.append((at, name, value.detach().clone() if type(value) is torch.Tensor else value))
+        return True
+
+    def put(self, entries: Mapping[str, torch.Tensor | float], newest: torch.Tensor | None) -> None:
+        """Take values that are ours already; ``newest`` is one as the host gave it, if that was a tensor."""
+        if self._block is not None:
+            at = self._place(newest)
+            self._block.logged += [(at, name, value) for name, value in entries.items()]
+
+    def put_at_last(self, entries: Mapping[str, torch.Tensor | float]) -> None:
+        """Take values of the newest step."""
+        if self._block is not None:
+            at = max(len(self._block.ends) - 1, 0)
+            self._block.logged += [(at, name, value) for name, value in entries.items()]
+
+    def _place(self, newest: torch.Tensor | None) -> int:
+        at = len(self._block.ends) if self._block is not None else 0
+        return at if not at or self._is_newer(newest) else at - 1
+
+    def _is_newer(self, value: torch.Tensor | None) -> bool:
+        """Whether a value was computed after the last step; see ``StepBuilder``."""
+        if self._fetched:
+            return True
+        if value is not None and value.grad_fn is not None:
+            return not _torch.older_than(value, self._sequence, _LOOK)
+        return _torch.sequence_number() > self._sequence + _SLACK
