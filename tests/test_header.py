@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
 
 import torchwatch
 from torchwatch import WatchConfig
 from torchwatch.check import select
-from torchwatch.header import describe, rank_path
-from torchwatch.records import decode_header, encode
+from torchwatch.header import describe, rank_and_world, rank_path
+from torchwatch.records import RunHeader, decode_header, encode
 
 
 def test_it_describes_model_software_and_limits() -> None:
@@ -31,9 +32,81 @@ def test_it_describes_model_software_and_limits() -> None:
     assert decode_header(encode(header)) == header
 
 
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch) -> None:
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def header_of(model: nn.Module) -> RunHeader:
+    return describe(model, select(), WatchConfig(), "run", hyperparameters={}, recipe=None)
+
+
+ENVIRONMENTS = [
+    ({}, (0, 1)),
+    ({"RANK": "0", "WORLD_SIZE": "4"}, (0, 4)),
+    ({"RANK": "3", "WORLD_SIZE": "4"}, (3, 4)),
+    ({"RANK": "3"}, (3, 4)),  # there are at least as many
+    ({"RANK": "x", "WORLD_SIZE": "4"}, (0, 1)),
+    ({"RANK": "-1"}, (0, 1)),
+]
+
+
+@pytest.mark.parametrize(("environment", "expected"), ENVIRONMENTS)
+def test_rank_and_world_as_a_launcher_says_them(monkeypatch, environment, expected) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    header = header_of(nn.Linear(2, 1))
+    assert (header.rank, header.world) == rank_and_world() == expected
+
+
+@pytest.mark.parametrize("environment", [{}, {"RANK": "5", "WORLD_SIZE": "8"}])
+def test_rank_and_world_as_torch_knows_them(monkeypatch, environment) -> None:
+    """Initialised, it knows better than the environment."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    header = header_of(nn.Linear(2, 1))
+    assert (header.rank, header.world) == (1, 2)
+    assert rank_path(Path("runs/a.jsonl")) == Path("runs/a.rank1.jsonl")
+
+
+def test_a_torch_without_distributed_is_asked_nothing(monkeypatch) -> None:
+    monkeypatch.setattr(distributed, "is_available", lambda: False)
+    monkeypatch.delattr(distributed, "is_initialized")
+    assert rank_and_world() == (0, 1)
+
+
 @pytest.mark.parametrize(
     ("rank", "path"), [("0", "runs/a.jsonl"), ("3", "runs/a.rank3.jsonl"), ("x", "runs/a.jsonl")]
 )
 def test_each_rank_has_a_path_of_its_own(monkeypatch, rank, path) -> None:
     monkeypatch.setenv("RANK", rank)
     assert rank_path(Path("runs/a.jsonl")) == Path(path)
+
+
+def spread(parameter: nn.Parameter, mesh: tuple[int, ...], *placements: str) -> None:
+    """Make a parameter look as one that is distributed over a mesh of ranks."""
+    parameter.device_mesh = SimpleNamespace(shape=mesh)  # type: ignore[attr-defined]
+    parameter.placements = [  # type: ignore[attr-defined]
+        SimpleNamespace(is_replicate=lambda placed=placed: placed == "replicate") for placed in placements
+    ]
+
+
+def test_a_model_on_one_rank_says_nothing_of_shards() -> None:
+    assert "shards" not in header_of(nn.Linear(2, 1)).device
+    model = nn.Linear(2, 1)
+    spread(model.weight, (4,), "replicate")
+    assert "shards" not in header_of(model).device
+
+
+def test_over_how_many_ranks_each_parameter_is_spread() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+    for parameter in model[:2].parameters():
+        spread(parameter, (2, 4), "replicate", "shard")
+    spread(model[2].weight, (2, 4), "shard", "shard")
+    header = header_of(nn.ModuleDict({"module": model}))
+    assert header.device["shards"] == {"most": 4, "others": {"2.weight": 8, "2.bias": 1}}
+    assert decode_header(encode(header)) == header

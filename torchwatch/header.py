@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import os
 import platform
+import statistics
 import sys
 import uuid
 from pathlib import Path
@@ -16,6 +18,7 @@ import torch
 import torchwatch
 from torchwatch.check import Selection
 from torchwatch.config import WatchConfig
+from torchwatch.patient import clean_name
 from torchwatch.records import RunHeader
 
 
@@ -23,7 +26,7 @@ def describe(
     model: torch.nn.Module, selection: Selection, config: WatchConfig, name: str, **told: Any
 ) -> RunHeader:
     """The header; ``told`` are the fields that come from the user as they are (hyperparameters, recipe)."""
-    rank, world = _rank()
+    rank, world = rank_and_world()
     lazy = torch.nn.parameter.UninitializedParameter
     return RunHeader(
         run_id=uuid.uuid4().hex[:12],
@@ -50,16 +53,23 @@ def describe(
 
 def rank_path(path: Path) -> Path:
     """The path of this rank's file: rank r > 0 of a distributed run writes ``<name>.rank<r>.jsonl``."""
-    rank = _rank()[0]
+    rank, _ = rank_and_world()
     return path if rank == 0 else path.with_name(f"{path.stem}.rank{rank}{path.suffix}")
 
 
-def _rank() -> tuple[int, int]:
-    """Rank and world size as launchers say them in the environment."""
+def rank_and_world() -> tuple[int, int]:
+    """Rank of this process and number of ranks; (0, 1) where nobody says otherwise.
+
+    ``torch.distributed`` knows best once it is initialised; before that launchers say it in the environment
+    (``RANK`` and ``WORLD_SIZE``). Both are known without asking the other ranks.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
     try:
-        return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     except ValueError:
         return 0, 1
+    return (rank, max(world, rank + 1)) if rank >= 0 else (0, 1)
 
 
 def _device(model: torch.nn.Module) -> dict[str, Any]:
@@ -73,4 +83,29 @@ def _device(model: torch.nn.Module) -> dict[str, Any]:
     }
     if any(d.startswith("cuda") for d in used):
         device["cuda"] = torch.cuda.get_device_name()
+    shards = _shards(model)
+    if shards is not None:
+        device["shards"] = shards
     return device
+
+
+def _shards(model: torch.nn.Module) -> dict[str, Any] | None:
+    """Over how many ranks the values of each parameter are spread; None where every rank has all of them.
+
+    ``most`` is the number that holds for most parameters, ``others`` has the parameters with another one: 1
+    for those that every rank holds whole. Who joins the ranks' files needs it to know what adds up.
+    """
+    counts = {clean_name(name): _shard_count(p) for name, p in model.named_parameters()}
+    if all(n == 1 for n in counts.values()):
+        return None
+    most = statistics.mode(counts.values())
+    return {"most": most, "others": {name: n for name, n in counts.items() if n != most}}
+
+
+def _shard_count(parameter: torch.Tensor) -> int:
+    """Ranks that hold different parts of a distributed tensor; it knows by itself, nobody is asked."""
+    mesh, placements = getattr(parameter, "device_mesh", None), getattr(parameter, "placements", None)
+    if mesh is None or placements is None:
+        return 1
+    spread = [size for size, placed in zip(mesh.shape, placements, strict=True) if not placed.is_replicate()]
+    return math.prod(spread)
