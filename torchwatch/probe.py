@@ -222,6 +222,8 @@ class Probe:
 
     name: ClassVar[str]
     writes: ClassVar[tuple[str, ...]]
+    follows_modules = False
+    """Whether ``module_starts`` and ``module_ran`` are wanted; decided in ``attach``."""
 
     def attach(self, patient: Patient, config: WatchConfig) -> None:
         """The watcher attached to the model."""
@@ -252,8 +254,27 @@ class Probe:
         Sampled steps only, and never while a checkpoint recomputes.
         """
 
+    def layer_ran_light(self, index: int, output: Any) -> None:
+        """A watched layer has run in a step that is not sampled, while the sentinel is on."""
+
+    def module_starts(self, module: torch.nn.Module) -> None:
+        """Any module of the process is about to run. Sampled steps only, also while a checkpoint recomputes.
+
+        For probes with ``follows_modules``. Bookkeeping only: tensor work here would be recorded by autograd.
+        """
+
+    def module_ran(self, module: torch.nn.Module) -> None:
+        """Any module of the process has run; as :meth:`module_starts`. It is missing where forward raised."""
+
     def model_ran(self, args: tuple[Any, ...], output: Any, *, recording: bool) -> None:
         """The watched model has run. On sampled steps, and on others where a forward hook is on anyway."""
+
+    def trained(self, turn: int) -> None:
+        """A gradient arrived in pass ``turn``: it is trained on. May come several times for one pass.
+
+        ``turn`` counts the calls of ``model_ran`` that came before that pass's own. On every step in which
+        ``model_ran`` is called, not only on sampled ones.
+        """
 
     def backward_starts(self) -> None:
         """The gradient of the model's output is there. Sampled steps only."""

@@ -78,6 +78,7 @@ class Session:
             self.attachment.probes,
             wanted.sinks if wanted.sinks is not None else _default_sinks(config),
             lambda: time.perf_counter() - start,
+            budget=self.attachment.budget,
         )
         if writer.path.name != path.name:
             self.say("path", f"{path} exists already: this run is written to {writer.path}")

@@ -8,6 +8,8 @@ Longer than a file should be: the order in which these few events may come is on
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import threading
 import time
@@ -26,12 +28,14 @@ from torchwatch.attachment.hooks import (
     forward_pre_hook,
     gradient_hook,
     loss_hook,
+    observing,
     pass_hook,
     remove,
     total_norm_hook,
 )
 from torchwatch.attachment.quiet import Quiet
 from torchwatch.attachment.steps import StepBuilder
+from torchwatch.budget import Budget
 from torchwatch.config import WatchConfig
 from torchwatch.guard import Guard
 from torchwatch.patient import Patient
@@ -72,7 +76,9 @@ class Attachment:
         self.at_boundary = at_boundary
         self.patient = Patient(model)
         self.schedule = Schedule(config)
-        crew = Crew(total_norm_hook(weakref.ref(self)))
+        self.budget = Budget(config, self.schedule, len(self.patient.layers))
+        me = weakref.ref(self)
+        crew = Crew(total_norm_hook(me), functools.partial(observing, me))
         self.activations, self.wiring, self.clipping = crew.activations, crew.wiring, crew.clipping
         self.probes = crew.all
         self._moments = {m: overriding(self.probes, m) for m in MOMENTS}
@@ -96,6 +102,7 @@ class Attachment:
         self._forward: Any = None
         self._forward_pre: Any = None
         self._full = self._summing = False
+        self._trained = -1
 
     # ------------------------------------------------------------------ entering and leaving
 
@@ -104,6 +111,9 @@ class Attachment:
         for probe in self.probes:
             with self.guard(probe.name):
                 probe.attach(self.patient, self.config)
+        followers = {p.name for p in self.probes if p.follows_modules}
+        for moment in ("module_starts", "module_ran"):
+            self._moments[moment] = [m for m in self._moments[moment] if m[0] in followers]
         if optimizer is not None:
             self.patient.held_by(optimizer)
         me = weakref.ref(self)
@@ -208,7 +218,9 @@ class Attachment:
     # ------------------------------------------------------------------ forward and backward
 
     def forward_starts(self, module: torch.nn.Module, args: tuple[Any, ...]) -> None:
-        """A module of the process is called; only the watched model itself is of interest."""
+        """A module of the process is called."""
+        if self._moments["module_starts"]:
+            self._call("module_starts", module)
         if module is not self.patient.model() or _torch.being_transformed() or _torch.in_backward():
             return
         recording = torch.is_grad_enabled()
@@ -217,6 +229,8 @@ class Attachment:
 
     def forward(self, module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """A module of the process has run; ``args`` are its arguments, by position and by keyword."""
+        if self._full and self._moments["module_ran"]:
+            self._call("module_ran", module)
         index = self.patient.layer_of(module)
         is_model = module is self.patient.model()
         if index is None and not is_model:
@@ -231,6 +245,8 @@ class Attachment:
         with Quiet():
             if index is not None and self._full:
                 self._observe(index, module, args, output, recording=recording)
+            elif index is not None:
+                self._call("layer_ran_light", index, output)
             if is_model:
                 self._model_ran(args, output, recording=recording)
 
@@ -251,7 +267,7 @@ class Attachment:
         if not recording:
             return
         root = next(tensors(output), None)
-        if self._full and root is not None and root.grad_fn is not None:
+        if root is not None and root.grad_fn is not None:
             root.register_hook(pass_hook(weakref.ref(self), ended))
         size = batch_size(args)
         if size is not None:
@@ -283,6 +299,9 @@ class Attachment:
                 self.wiring.gradient_arrives(index)
         with Quiet():
             self.activations.commit(seen)
+            if seen.turn != self._trained:
+                self._trained = seen.turn
+                self._call("trained", seen.turn)
             if self._full and index < len(self.patient.layers):
                 self._call("layer_gradient", index, gradient)
 
@@ -290,6 +309,7 @@ class Attachment:
         """The gradient of the model's own output is there: everything in that pass is trained on."""
         with Quiet():
             self.activations.commit_pass(number)
+            self._call("trained", number)
             if self._full:
                 self._call("backward_starts")
 
@@ -453,8 +473,15 @@ class Attachment:
 
     def _emit(self, frame: Frame | Block) -> None:
         if isinstance(frame, Block):
+            durations = [b - a for a, b in itertools.pairwise((frame.started_s, *frame.ends))]
+            with self.guard("budget"):
+                self.budget.plain_steps(durations, frame.watch_s)
             self._emit_item(frame)
             return
+        if frame.started_s is not None and not frame.foreign:
+            with self.guard("budget"):
+                busy_s = frame.ended_s - frame.started_s - (frame.wait_s or 0.0)
+                self.budget.step(frame.plan, busy_s, frame.watch_s)
         with self.guard("layout"):
             if self.patient.version != self._layout_version:
                 self._layout_version = self.patient.version

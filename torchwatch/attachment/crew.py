@@ -16,9 +16,13 @@ from torchwatch.probes.weights import WeightProbe
 from torchwatch.probes.wiring import WiringProbe
 
 MOMENTS = (
-    "next_step", "arm", "disarm", "model_starts", "layer_ran", "model_ran", "backward_starts",
-    "layer_gradient", "gradients", "before_step", "after_step", "forget",
+    "next_step", "arm", "disarm", "model_starts", "module_starts", "module_ran", "layer_ran",
+    "layer_ran_light", "model_ran", "trained", "backward_starts", "layer_gradient", "gradients",
+    "before_step", "after_step", "forget",
 )  # fmt: skip
+
+
+Observing = Callable[[str], Callable[[Callable[..., None]], Callable[..., None]]]
 
 
 class Crew:
@@ -26,9 +30,10 @@ class Crew:
 
     Args:
         total_norm: told by torch of every total norm that clipping computes.
+        observing: makes a probe's method an observer that functions of torch may call (see ``hooks``).
     """
 
-    def __init__(self, total_norm: _torch.TotalNormObserver) -> None:
+    def __init__(self, total_norm: _torch.TotalNormObserver, observing: Observing) -> None:  # noqa: ARG002
         self.activations = ActivationProbe()
         self.wiring = WiringProbe()
         self.clipping = ClippingProbe(total_norm)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch.utils.hooks import unserializable_hook
 
+from torchwatch.attachment.quiet import Quiet
 from torchwatch.probes import _torch
 from torchwatch.probes.activations import Seen
 
@@ -132,6 +133,31 @@ def total_norm_hook(reference: Reference) -> _torch.TotalNormObserver:
                 me.clipping.saw(gradients, total)
 
     return observer
+
+
+def observing(reference: Reference, collector: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Makes a probe's bound method an observer that a function of torch may call.
+
+    It is weak, timed, guarded and quiet, and silent in other threads, transforms and recomputed passes.
+    """
+
+    def wrap(method: Callable[..., None]) -> Callable[..., None]:
+        weak = weakref.WeakMethod(method)
+
+        def observer(*args: Any) -> None:
+            me = reference()
+            if me is None or not me.here or not me.in_training_thread() or me.guard.is_off(collector):
+                return
+            if _torch.being_transformed() or _torch.in_backward():
+                return
+            with _Timed(me, collector), Quiet():
+                alive = weak()
+                if alive is not None:
+                    alive(*args)
+
+        return observer
+
+    return wrap
 
 
 def before_hook(reference: Reference) -> Callable[..., None]:

@@ -104,6 +104,13 @@ def has_loss(frame: Frame) -> bool:
     return any(name == "loss" for name, *_ in frame.payloads.get("loss", ()))
 
 
+def measured_kind(step: Step) -> str:
+    """Which kind of step it was, in the budget's words."""
+    if step.activations is not None or step.weight_norms is not None:
+        return "sampled"
+    return "plain" if step.grad_norms is None else "gradients"
+
+
 def without_columns(step: Step) -> Step:
     """The step's scalars alone."""
     without: dict[str, Any] = dict.fromkeys(STEP_COLUMNS)

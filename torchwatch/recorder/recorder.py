@@ -11,21 +11,24 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from torchwatch.budget import Budget, kind_of
 from torchwatch.check import Severity
 from torchwatch.config import WatchConfig
 from torchwatch.engine import Engine
 from torchwatch.intervals import IntervalBuilder
 from torchwatch.probe import Block, Frame, Probe
+from torchwatch.recorder.blackbox import BlackboxBuffer
 from torchwatch.recorder.items import (
     Item,
     Mark,
     Outcome,
     has_loss,
     is_evaluation,
+    measured_kind,
     ready,
     step_of,
     steps_in,
@@ -49,6 +52,7 @@ from torchwatch.records import (
     expand,
 )
 from torchwatch.runfile import RunWriter
+from torchwatch.schedule import Schedule
 
 _HINT_STEPS = 20
 _LONGEST_LINE = 256
@@ -69,6 +73,7 @@ class Recorder:
         sinks: where records also go; one that raises is switched off and named.
         clock: seconds since the start of the run.
         memory: reads memory and CPU share (fields of ``System``).
+        budget: told what recording costs; its schedule zooms in on warnings and is reported in intervals.
     """
 
     def __init__(
@@ -81,6 +86,7 @@ class Recorder:
         sinks: Iterable[Sink],
         clock: Callable[[], float],
         memory: Callable[[], dict[str, Any]] | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self.writer, self.engine, self.config = writer, engine, config
         self.alerts: list[Alert] = []
@@ -89,6 +95,8 @@ class Recorder:
         self.health_score = 100
         self.dropped = 0
         self.lost = 0
+        self._budget = budget if budget is not None else Budget(config, Schedule(config))
+        self._blackbox = BlackboxBuffer(config.blackbox_steps)
         self._probes = {p.name: type(p) for p in probes}
         self._sinks = Sinks(sinks)
         self._clock = clock
@@ -103,7 +111,7 @@ class Recorder:
         self._next_system = clock() + config.system_s
         self._totals = Totals()
         self._thread_s = 0.0
-        self._dropped_said = 0
+        self._dropped_said = self._zoomed_said = 0
         self._said: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="torchwatch-recorder", daemon=True)
 
@@ -184,8 +192,11 @@ class Recorder:
         self._flush()
 
     def _take_frame(self, pieces: list[Step | Steps], frame: Frame, *, fast: bool) -> list[Step | Steps]:
+        started = time.thread_time()
         step, others = step_of(frame, self._probes, self._say)
+        self._blackbox.add(step)
         pieces.append(step)
+        self._budget.recorded(kind_of(frame.plan), time.thread_time() - started, 1)
         self._yield()
         if others or length(pieces) >= min(self._intervals.room, _LONGEST_LINE):
             self._take_pieces(pieces, fast=fast)
@@ -196,7 +207,9 @@ class Recorder:
         return pieces
 
     def _take_block(self, pieces: list[Step | Steps], block: Block, *, fast: bool) -> list[Step | Steps]:
+        started = time.thread_time()
         line = line_of(block)
+        self._budget.recorded("plain", time.thread_time() - started, len(line.step))
         self._yield()
         while True:
             room = min(self._intervals.room, _LONGEST_LINE) - length(pieces)
@@ -227,32 +240,58 @@ class Recorder:
     def _take_pieces(self, pieces: list[Step | Steps], *, fast: bool) -> None:
         if not pieces:
             return
+        started = time.thread_time()
+        last_s = self._feed_pieces(pieces, fast=fast)
+        self._tell_budget(pieces, time.thread_time() - started)
+        if self._totals.without_loss >= _HINT_STEPS:
+            self._say("loss", _UNSEEN.format(steps=_HINT_STEPS))
+        if self._intervals.room <= 0:
+            self._close_interval("steps", last_s)
+
+    def _tell_budget(self, pieces: list[Step | Steps], seconds: float) -> None:
+        """What these steps cost in this thread, evenly: one pass of the checks is for all of them."""
+        counts = Counter(measured_kind(p) for p in pieces if isinstance(p, Step))
+        counts["plain"] += length(pieces) - counts.total()
+        for kind, steps in counts.items():
+            self._budget.recorded(kind, seconds * steps / length(pieces), 0)
+
+    def _feed_pieces(self, pieces: list[Step | Steps], *, fast: bool) -> float:
+        """Into totals, interval, file and checks; returns when the last step ended."""
         if fast and length(pieces) > 1:
             line = line_of_pieces(pieces)
             self._totals.add_all(line)
             for step in expand(line):
                 self._intervals.add(without_columns(step))
             self._feed(line)
-            last_s = line.time_s[-1] if line.time_s else 0.0
-        else:
-            steps = [s for p in pieces for s in (expand(p) if isinstance(p, Steps) else (p,))]
-            for step in steps:
-                self._totals.add(step)
-                self._intervals.add(without_columns(step))
-                self._feed(step)
-            last_s = steps[-1].time_s
-        if self._totals.without_loss >= _HINT_STEPS:
-            self._say("loss", _UNSEEN.format(steps=_HINT_STEPS))
-        if self._intervals.room <= 0:
-            self._close_interval("steps", last_s)
+            return self._totals.step_s or 0.0
+        steps = [s for p in pieces for s in (expand(p) if isinstance(p, Steps) else (p,))]
+        for step in steps:
+            self._totals.add(step)
+            self._intervals.add(without_columns(step))
+            self._feed(step)
+        return steps[-1].time_s
 
     def _close_interval(self, closed_by: str, time_s: float) -> None:
         thread_s = time.thread_time()
         spent, self._thread_s = thread_s - self._thread_s, thread_s
+        schedule = self._budget.schedule
+        zoomed, self._zoomed_said = schedule.zoomed - self._zoomed_said, schedule.zoomed
         dropped, self._dropped_said = self.dropped - self._dropped_said, self.dropped
-        self._totals.watch_s += spent
         memory = {k: v for k, v in self._memory().items() if k in _INTERVAL_FIELDS}
-        self._feed(self._intervals.close(closed_by, time_s, recorder_s=spent, dropped=dropped, **memory))
+        self._feed(
+            self._intervals.close(
+                closed_by,
+                time_s,
+                recorder_s=spent,
+                watch_factor=self._budget.factor,
+                dropped=dropped,
+                gradients_every=schedule.gradients_every,
+                activations_every=schedule.activations_every,
+                sentinel=schedule.sentinel,
+                zoomed_steps=zoomed,
+                **memory,
+            )
+        )
 
     def _take_mark(self, mark: Mark) -> None:
         metrics, step = mark.metrics(), self._totals.step
@@ -291,6 +330,8 @@ class Recorder:
             )
         self._buffer += self.engine.finish()
         self._flush()
+        if outcome.status == "crashed":
+            self._write_blackbox(outcome.error or "an exception ended the body")
         end = self._totals.end(
             self.alerts,
             self.engine.health_score(),
@@ -298,6 +339,9 @@ class Recorder:
             time_s=round(self._clock(), 6),
             complete=self.lost == 0 and self.writer.complete,
             dropped=self.dropped,
+            recorder_s=time.thread_time(),
+            watch_factor=self._budget.factor,
+            zoomed_steps=self._budget.schedule.zoomed,
             lost_lines=self.writer.lost_lines,
             error=outcome.error,
             traceback=outcome.traceback,
@@ -351,8 +395,20 @@ class Recorder:
     def _publish(self, alert: Alert) -> None:
         self.alerts.append(alert)
         self.outbox.append(alert)
-        if alert.severity == Severity.CRITICAL.word and alert.state != "resolved":
+        if alert.state == "resolved" or alert.severity == Severity.INFO.word:
+            return
+        if alert.state == "opened":
+            self._budget.schedule.request_zoom()
+        if alert.severity == Severity.CRITICAL.word:
             self.critical = True
+            if alert.state == "opened":
+                self._write_blackbox(f"critical alert: {alert.check}")
+
+    def _write_blackbox(self, reason: str) -> None:
+        """Written with the next flush: the alert itself must not wait for it."""
+        record = self._blackbox.record(reason, self._totals.step, round(self._clock(), 6))
+        if record is not None:
+            self._buffer.append(record)
 
 
 _INTERVAL_FIELDS = frozenset(f.name for f in dataclasses.fields(Interval))

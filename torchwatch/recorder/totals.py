@@ -19,7 +19,7 @@ class Totals:
         steps: how many there were.
         epochs: how many ended.
         without_loss: steps in a row, up to now, in which no loss was seen.
-        watch_s: what watching cost so far, in both threads.
+        watch_s: what the training thread told of its watching so far.
     """
 
     def __init__(self) -> None:
@@ -42,27 +42,38 @@ class Totals:
 
     def add_all(self, line: Steps) -> None:
         """Take in a whole line: the same as its steps one by one."""
-        self.step, self.step_s = line.step[-1], line.time_s[-1] if line.time_s else 0.0
-        self.steps += len(line.step)
-        known = [s for s in line.samples or () if s is not None]
+        self.step = int(line.step[-1])
+        self.step_s = next(iter(_known(line.time_s)[-1:]), 0.0)
+        count = len(line.step)
+        self.steps += count
+        known = _known(line.samples)
         if self._samples is not None:
-            self._samples = self._samples + sum(known) if len(known) == len(line.step) else None
-        self._busy_s += sum(s for s in line.step_time_s or () if s is not None)
-        self.watch_s += sum(s for s in line.watch_time_s or () if s is not None)
-        without = 0
-        for loss in reversed(line.loss or [None] * len(line.step)):
-            if loss is not None:
-                self.without_loss = without
-                return
-            without += 1
-        self.without_loss += without
+            self._samples = self._samples + int(sum(known)) if len(known) == count else None
+        self._busy_s += sum(_known(line.step_time_s))
+        self.watch_s += sum(_known(line.watch_time_s))
+        losses = [None] * count if line.loss is None else list(line.loss)
+        last = next((at for at in range(count - 1, -1, -1) if losses[at] is not None), None)
+        self.without_loss = self.without_loss + count if last is None else count - 1 - last
 
     def since_step_s(self, now: float) -> float | None:
         """Time since the last step ended."""
         return None if self.step_s is None else round(max(now - self.step_s, 0.0), 6)
 
-    def end(self, alerts: Iterable[Alert], health_score: int, **told: Any) -> End:
-        """The end record; ``told`` are its other fields. A run without steps has no health score."""
+    def end(
+        self,
+        alerts: Iterable[Alert],
+        health_score: int,
+        *,
+        recorder_s: float = 0.0,
+        watch_factor: float = 1.0,
+        **told: Any,
+    ) -> End:
+        """The end record; ``told`` are its other fields. A run without steps has no health score.
+
+        ``recorder_s``: CPU time of the recorder thread. ``watch_factor``: what self-timing is multiplied
+        with.
+        """
+        watch_s = self.watch_s * watch_factor + recorder_s
         return End(
             step=self.step,
             steps=self.steps,
@@ -70,9 +81,13 @@ class Totals:
             samples=self._samples if self.steps else None,
             health_score=health_score if self.steps else None,
             issues=_at_worst(alerts),
-            watch_share=tidy(self.watch_s / self._busy_s) if self._busy_s else None,
+            watch_share=tidy(watch_s / self._busy_s) if self._busy_s else None,
             **told,
         )
+
+
+def _known(values: Iterable[Any] | None) -> list[float]:
+    return [] if values is None else [float(v) for v in values if v is not None]
 
 
 def _at_worst(alerts: Iterable[Alert]) -> dict[str, int]:

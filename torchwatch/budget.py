@@ -1,0 +1,216 @@
+"""The overhead controller: how often to measure so that watching costs a given share of step time."""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from torchwatch.config import WatchConfig
+from torchwatch.schedule import LADDER, Plan, Schedule
+
+_KEPT = 64
+_WARM_UP = 3
+_ENOUGH = 5
+_SETTLE_STEPS = 20
+_SETTLE_S = 0.25
+_GRADIENTS_FREE = 0.6
+_GRADIENTS_SHARE = 0.4
+_SENTINEL_SHARE = 0.3
+_HEAVY_SHARE = 0.2
+_DENSEST_HEAVY = 10
+_HYSTERESIS = 0.8
+_SENTINEL_TRIAL = 10
+_PER_LAYER_S = 5e-6
+_PRIOR, _PRIOR_SD = 1.5, 0.5
+_FACTORS = (1.0, 4.0)
+
+
+class Estimate(NamedTuple):
+    """Seconds per step: of the training without us, and what each kind of step costs on top.
+
+    ``factor`` is what self-timing must be multiplied with.
+    """
+
+    bare_s: float
+    plain_s: float
+    gradients_s: float
+    sampled_s: float
+    sentinel_s: float
+    factor: float
+
+
+class _Kind:
+    """The last steps of one kind: their durations and our own time in them, both seconds."""
+
+    def __init__(self) -> None:
+        self.durations: deque[float] = deque(maxlen=_KEPT)
+        self.watched: deque[float] = deque(maxlen=_KEPT)
+
+    def __len__(self) -> int:
+        return len(self.durations)
+
+    def duration(self) -> float:
+        return float(statistics.median(self.durations))
+
+    def own(self) -> float:
+        return statistics.median(self.watched) if self.watched else 0.0
+
+    def error(self) -> float:
+        """Standard error of the median duration, from the median absolute deviation."""
+        middle = self.duration()
+        spread = statistics.median(abs(d - middle) for d in self.durations)
+        return float(1.2533 * 1.4826 * spread / len(self.durations) ** 0.5)
+
+
+class Budget:
+    """Watches what watching costs and sets the rates of a schedule.
+
+    Our own clocks under-read what we cost: the host's caches are cold after us and its dispatch waits. So the
+    durations of sampled steps are compared with those of the others, and the ratio of the difference to our
+    self-timing becomes ``factor`` (between 1 and 4; 1.5 ± 0.5 before there is evidence).
+
+    Gradients come first: every step, as long as that takes at most 60 % of the budget, else so often that it
+    takes 40 %. The sentinel may take 30 %. Heavy probes get what is left, at least 20 %, and never run more
+    often than every 10th step. Rates that the user forced are left alone.
+
+    Args:
+        config: ``budget`` (None: nothing is controlled) and forced rates.
+        schedule: whose rates are set.
+        layers: how many layers the model has, for a first guess at the sentinel's cost.
+    """
+
+    def __init__(self, config: WatchConfig, schedule: Schedule, layers: int = 0) -> None:
+        self._config, self.schedule, self._layers = config, schedule, layers
+        self._kinds = {name: _Kind() for name in ("plain", "gradients", "sampled", "sentinel")}
+        self._recorder: dict[str, list[float]] = {name: [0.0, 0.0] for name in self._kinds}
+        self._seen = self._fresh = 0
+        self._busy_s = 0.0
+        self._tried_sentinel = config.sentinel is not None
+        self.factor = _PRIOR
+
+    # ------------------------------------------------------------------ what happened
+
+    def step(self, plan: Plan, duration_s: float, watch_s: float) -> None:
+        """A measured step has ended. Training thread."""
+        self._seen += 1
+        if self._seen > _WARM_UP:
+            self._add(kind_of(plan), (duration_s,), watch_s)
+
+    def plain_steps(self, durations: Iterable[float], watch_s: float) -> None:
+        """Steps of the fast lane have ended; ``watch_s`` is ours in all of them. Training thread."""
+        self._add("plain", tuple(durations), watch_s)
+
+    def recorded(self, kind: str, seconds: float, steps: int) -> None:
+        """The recorder thread spent CPU time on steps of one kind; ``steps`` are those not counted before."""
+        entry = self._recorder[kind]
+        self._recorder[kind] = [entry[0] + seconds, entry[1] + steps]
+
+    def _add(self, kind: str, durations: tuple[float, ...], watch_s: float) -> None:
+        if not durations:
+            return
+        entry = self._kinds[kind]
+        entry.durations.extend(durations)
+        entry.watched.append(watch_s / len(durations))
+        self._fresh += len(durations)
+        self._busy_s += sum(durations)
+        if self._config.budget is not None and (
+            self._fresh >= _SETTLE_STEPS or self._busy_s >= _SETTLE_S * max(1, self._fresh // _ENOUGH)
+        ):
+            self._settle()
+
+    # ------------------------------------------------------------------ what it costs
+
+    def estimate(self) -> Estimate | None:
+        """What steps cost, None before enough of them were seen."""
+        kinds = self._kinds
+        usual = max(("plain", "gradients", "sentinel"), key=lambda name: len(kinds[name]))
+        if len(kinds[usual]) < _ENOUGH:
+            return None
+        self.factor = self._calibrated(kinds[usual])
+        plain, gradients, sampled = (self._cost(name) for name in ("plain", "gradients", "sampled"))
+        bare = kinds[usual].duration() - kinds[usual].own() * self.factor
+        sentinel = self._cost("sentinel") - gradients if len(kinds["sentinel"]) else 0.0
+        return Estimate(
+            bare_s=max(bare, 1e-7),
+            plain_s=plain,
+            gradients_s=max(gradients - plain, 0.0),
+            sampled_s=max(sampled - gradients, 0.0),
+            sentinel_s=max(sentinel, 0.0),
+            factor=self.factor,
+        )
+
+    def _cost(self, name: str) -> float:
+        """Seconds that a step of this kind costs, in both threads."""
+        seconds, steps = self._recorder[name]
+        return self._kinds[name].own() * self.factor + (seconds / steps if steps else 0.0)
+
+    def _calibrated(self, usual: _Kind) -> float:
+        """Self-timing against the clock on the wall: sampled steps compared with the usual ones."""
+        sampled = self._kinds["sampled"]
+        if len(sampled) < _ENOUGH:
+            return self.factor
+        own = sampled.own() - usual.own()
+        if own <= 0:
+            return self.factor
+        observed = (sampled.duration() - usual.duration()) / own
+        error = (sampled.error() ** 2 + usual.error() ** 2) ** 0.5 / own
+        weight, prior = 1 / max(error, 0.05) ** 2, 1 / _PRIOR_SD**2
+        factor = (observed * weight + _PRIOR * prior) / (weight + prior)
+        return float(min(max(factor, _FACTORS[0]), _FACTORS[1]))
+
+    # ------------------------------------------------------------------ what follows
+
+    def _settle(self) -> None:
+        self._fresh, self._busy_s = 0, 0.0
+        cost = self.estimate()
+        budget = self._config.budget
+        if cost is None or budget is None:
+            return
+        schedule, allowed = self.schedule, budget * cost.bare_s
+        if self._config.gradients_every is None:
+            schedule.gradients_every = self._gradients_rate(cost, allowed)
+        left = allowed - cost.plain_s - cost.gradients_s / schedule.gradients_every
+        left -= self._sentinel(cost, allowed, left)
+        if self._config.activations_every is None and len(self._kinds["sampled"]) >= _ENOUGH:
+            left = max(left, _HEAVY_SHARE * allowed)
+            wanted = self._rung(cost.sampled_s, left, schedule.activations_every)
+            schedule.activations_every = max(wanted, _DENSEST_HEAVY)
+
+    def _gradients_rate(self, cost: Estimate, allowed: float) -> int:
+        current = self.schedule.gradients_every
+        limit = _GRADIENTS_FREE * allowed * (1.0 if current == 1 else _HYSTERESIS)
+        if cost.plain_s + cost.gradients_s <= limit:
+            return 1
+        return max(self._rung(cost.gradients_s, _GRADIENTS_SHARE * allowed, current), 2)
+
+    def _sentinel(self, cost: Estimate, allowed: float, left: float) -> float:
+        """Switch the sentinel on for a trial, or off when it costs too much; returns what it costs."""
+        schedule = self.schedule
+        most = min(_SENTINEL_SHARE * allowed, left)
+        if not self._tried_sentinel:
+            self._tried_sentinel = True
+            schedule.sentinel = schedule.gradients_every == 1 and self._layers * _PER_LAYER_S <= most
+        elif self._config.sentinel is None and schedule.sentinel:
+            seen = len(self._kinds["sentinel"])
+            if schedule.gradients_every > 1 or (seen >= _SENTINEL_TRIAL and cost.sentinel_s > most):
+                schedule.sentinel = False
+        return cost.sentinel_s if schedule.sentinel else 0.0
+
+    @staticmethod
+    def _rung(seconds: float, allowed: float, current: int) -> int:
+        """The densest rung of the ladder that fits; a denser one than now must fit with room to spare."""
+        for every in LADDER:
+            if seconds / every <= allowed * (_HYSTERESIS if every < current else 1.0):
+                return every
+        return LADDER[-1]
+
+
+def kind_of(plan: Plan) -> str:
+    """Which kind of step a plan makes."""
+    if plan.sampled:
+        return "sampled"
+    if plan.sentinel:
+        return "sentinel"
+    return "gradients" if plan.gradients else "plain"
