@@ -210,16 +210,11 @@ def test_the_file_is_read_when_first_asked_for(tmp_path: Path) -> None:
     assert pairs(run["loss"]) == [(1, 1.0), (2, 2.0)]
 
 
-def test_other_ranks_are_listed(tmp_path: Path) -> None:
-    for name in (
-        "run.rank10.jsonl",
-        "run.rank2.jsonl",
-        "run.rank2.json",
-        "other.rank1.jsonl",
-        "run.rank.jsonl",
-    ):
-        (tmp_path / name).touch()
-    assert [p.name for p in run_of(tmp_path).ranks] == ["run.rank2.jsonl", "run.rank10.jsonl"]
+def test_a_single_file_is_its_own_only_rank(tmp_path: Path) -> None:
+    run = run_of(tmp_path, Step(step=1, loss=1.0), Step(step=2), Step(step=3, loss=0.5))
+    assert (run.ranks, run.gaps) == ((run,), ())
+    side_by_side = run.across_ranks("loss")
+    assert (side_by_side.steps.tolist(), side_by_side.values.tolist()) == ([1, 3], [[1.0], [0.5]])
 
 
 def test_bad_files_are_refused_at_once(tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
-"""A run file read back into numpy columns, in memory that stays far below the file's size."""
+"""A run read back into numpy columns, in memory that stays far below the files' size; ranks are joined."""
 
 from torchwatch.run.contents import ColumnSeries, Series
-from torchwatch.run.run import Run, read_run
+from torchwatch.run.files import RankFiles, rank_files
+from torchwatch.run.joined import JoinedRun
+from torchwatch.run.reading import read_run
+from torchwatch.run.run import Run
+from torchwatch.run.shards import RankSeries
 
-__all__ = ["ColumnSeries", "Run", "Series", "read_run"]
+__all__ = ["ColumnSeries", "JoinedRun", "RankFiles", "RankSeries", "Run", "Series", "rank_files", "read_run"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import numpy as np
 
 from torchwatch.records import Alert, End, Epoch, Eval, Interval, Layout, Log, Note, RunHeader, System
 from torchwatch.run.contents import SCALARS, ColumnSeries, Contents, Series, series_of
+from torchwatch.run.shards import RankSeries, common_rows
 from torchwatch.runfile import read_records
 
 if TYPE_CHECKING:
@@ -178,18 +178,19 @@ class Run:
         return self._contents.thinned
 
     @property
-    def ranks(self) -> list[Path]:
-        """Files of the run's other ranks next to this one (``digits.rank1.jsonl``), by rank."""
-        pattern = re.compile(rf"{re.escape(self.path.stem)}\.rank(\d+){re.escape(self.path.suffix)}")
-        found = ((pattern.fullmatch(p.name), p) for p in self.path.parent.iterdir())
-        return [p for _, p in sorted((int(match[1]), p) for match, p in found if match)]
+    def ranks(self) -> tuple[Run, ...]:
+        """Each rank's own run, by rank; of a single file, the run itself."""
+        return (self,)
 
+    @property
+    def gaps(self) -> tuple[str, ...]:
+        """What a join of several ranks lacks, in sentences; a single file lacks nothing."""
+        return ()
 
-def read_run(path: str | Path) -> Run:
-    """A run file as columns; see :class:`Run`.
+    def across_ranks(self, name: str) -> RankSeries:
+        """A scalar of every rank, side by side: ``run.across_ranks("step_time_s").values[:, 1]`` is rank 1's.
 
-    Raises:
-        NotARunFile: the path is missing, a directory, empty, or not a run file.
-        NewerSchema: the file was written with a newer schema.
-    """
-    return Run(path)
+        Raises:
+            KeyError: there is no such name.
+        """
+        return common_rows([rank.scalar(name) for rank in self.ranks])
