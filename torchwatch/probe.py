@@ -314,3 +314,16 @@ class Probe:
         A value that is a :class:`~torchwatch.records.Record` becomes a line of its own after the step.
         """
         raise NotImplementedError
+
+    @staticmethod
+    def complete(
+        fields: dict[str, Any],  # noqa: ARG004
+        payloads: list[Any],  # noqa: ARG004
+        values: list[Values],  # noqa: ARG004
+        frame: Frame,  # noqa: ARG004
+    ) -> dict[str, Any]:
+        """More fields, concluded from the decoded ``fields`` of all probes. Recorder thread only.
+
+        Called for probes that override it and put a payload into the frame.
+        """
+        return {}

@@ -31,6 +31,7 @@ from torchwatch.attachment.hooks import (
     observing,
     pass_hook,
     remove,
+    skipped_hook,
     total_norm_hook,
 )
 from torchwatch.attachment.quiet import Quiet
@@ -78,7 +79,7 @@ class Attachment:
         self.schedule = Schedule(config)
         self.budget = Budget(config, self.schedule, len(self.patient.layers))
         me = weakref.ref(self)
-        crew = Crew(total_norm_hook(me), functools.partial(observing, me))
+        crew = Crew(total_norm_hook(me), skipped_hook(me), functools.partial(observing, me))
         self.activations, self.wiring, self.clipping = crew.activations, crew.wiring, crew.clipping
         self.probes = crew.all
         self._moments = {m: overriding(self.probes, m) for m in MOMENTS}
@@ -387,6 +388,23 @@ class Attachment:
         self._each("after_step", frame, optimizer, held)
         if following is not None:
             self._arm(following)  # last: it may find another model, with other indices
+        self.steps.stepped(frame)
+
+    def skipped_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """A ``GradScaler`` skipped a step of this optimizer, since a gradient was not finite."""
+        held = self.patient.held_by(optimizer)
+        if not held:
+            return
+        self._own_seen = True
+        if self.steps.overlaps(held):
+            self.steps.close()
+        frame = self.steps.open()
+        frame.fields["skipped"] = True
+        self.steps.merge(frame)
+        self._each("gradients", frame, optimizer, held)
+        frame.held.update(held)
+        if self.steps.is_whole():
+            self._arm(frame.number + 1)
         self.steps.stepped(frame)
 
     def _each(

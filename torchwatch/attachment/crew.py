@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+
 from torchwatch.probe import Probe
 from torchwatch.probes import _torch
 from torchwatch.probes.activations import ActivationProbe
@@ -30,10 +32,16 @@ class Crew:
 
     Args:
         total_norm: told by torch of every total norm that clipping computes.
+        skipped: told of every optimizer step that a ``GradScaler`` skips.
         observing: makes a probe's method an observer that functions of torch may call (see ``hooks``).
     """
 
-    def __init__(self, total_norm: _torch.TotalNormObserver, observing: Observing) -> None:  # noqa: ARG002
+    def __init__(
+        self,
+        total_norm: _torch.TotalNormObserver,
+        skipped: Callable[[torch.optim.Optimizer], None],  # noqa: ARG002
+        observing: Observing,  # noqa: ARG002
+    ) -> None:
         self.activations = ActivationProbe()
         self.wiring = WiringProbe()
         self.clipping = ClippingProbe(total_norm)

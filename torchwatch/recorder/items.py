@@ -67,6 +67,13 @@ def step_of(
             say(name, f"{name} could not be read: {type(error).__name__}: {error}")
     if frame.scalars_only:
         fields |= dict.fromkeys(STEP_COLUMNS)
+    for name, payloads in frame.payloads.items():
+        complete = probes[name].complete
+        if complete is not Probe.complete:
+            try:
+                fields |= complete(fields, payloads, values, frame)
+            except Exception as error:  # noqa: BLE001 - as above
+                say(name, f"{name} could not be completed: {type(error).__name__}: {error}")
     preclip, norm = fields.get("grad_norm_preclip"), fields.get("grad_norm")
     if preclip is not None and norm is not None and math.isfinite(preclip):
         fields["clipped"] = norm < preclip * (1 - 1e-4)
