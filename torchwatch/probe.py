@@ -263,7 +263,7 @@ class Probe:
         For probes with ``follows_modules``. Bookkeeping only: tensor work here would be recorded by autograd.
         """
 
-    def module_ran(self, module: torch.nn.Module) -> None:
+    def module_ran(self, module: torch.nn.Module, output: Any) -> None:
         """Any module of the process has run; as :meth:`module_starts`. It is missing where forward raised."""
 
     def model_ran(self, args: tuple[Any, ...], output: Any, *, recording: bool) -> None:

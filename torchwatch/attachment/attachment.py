@@ -231,7 +231,7 @@ class Attachment:
     def forward(self, module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """A module of the process has run; ``args`` are its arguments, by position and by keyword."""
         if self._full and self._moments["module_ran"]:
-            self._call("module_ran", module)
+            self._call("module_ran", module, output)
         index = self.patient.layer_of(module)
         is_model = module is self.patient.model()
         if index is None and not is_model:
