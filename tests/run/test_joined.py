@@ -169,9 +169,12 @@ def test_copies_of_shards_count_by_their_share(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "told",
-    [7, [], {}, {"most": 0}, {"most": True}, {"most": 2.0}, {"most": 1e300}, {"most": 2, "others": 5}],
+    [
+        7, [], {}, {"most": 0}, {"most": True}, {"most": 2.0}, {"most": 1e300}, {"most": 2, "others": 5},
+        {"most": 2, "others": {"w": "many", "b": [1]}},
+    ],
     ids=str,
-)
+)  # fmt: skip
 def test_a_header_that_tells_nonsense_of_shards(tmp_path: Path, told: object) -> None:
     run = joined(tmp_path, *([[SPREAD, sharded_step(1, 3, 4)]] * 2), device={"shards": told})
     got = run.column("grad_norms")

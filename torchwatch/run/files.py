@@ -69,9 +69,9 @@ class _Family:
         self._path, self._header = path, header
         name = path.name.removesuffix(".gz")
         self._suffix = Path(name).suffix
-        self._stem = name.removesuffix(self._suffix)
-        numbered = re.fullmatch(r"(.+)-\d+", self._stem)
-        self._stems = [self._stem] + ([numbered[1]] if numbered else [])
+        stem = name.removesuffix(self._suffix)
+        numbered = re.fullmatch(r"(.+)-\d+", stem)
+        self._stems = [stem] + ([numbered[1]] if numbered else [])
         self._names = sorted(p.name for p in path.absolute().parent.iterdir())
 
     def ranks(self) -> tuple[dict[int, Path], dict[int, str]]:
@@ -83,8 +83,7 @@ class _Family:
             try:
                 header = _header(path)
             except RunFileError as error:
-                if stem == self._stem:
-                    said[rank] = f"rank {rank}: {error}"
+                said[rank] = f"rank {rank}: {error}"
                 continue
             away = _apart_s(header, self._header)
             if (header.rank, header.world) != (rank, self._header.world) or not self._is_ours(
