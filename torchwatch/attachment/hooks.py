@@ -135,6 +135,18 @@ def total_norm_hook(reference: Reference) -> _torch.TotalNormObserver:
     return observer
 
 
+def skipped_hook(reference: Reference) -> Callable[[torch.optim.Optimizer], None]:
+    """For every optimizer step that a ``GradScaler`` skips."""
+
+    def observer(optimizer: torch.optim.Optimizer) -> None:
+        me = reference()
+        if me is not None and me.here and me.in_training_thread():
+            with _Timed(me, "step"):
+                me.skipped_step(optimizer)
+
+    return observer
+
+
 def observing(reference: Reference, collector: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Makes a probe's bound method an observer that a function of torch may call.
 
