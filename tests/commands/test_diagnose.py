@@ -18,6 +18,7 @@ from tests.helpers_runs import (
 from torchwatch.commands.diagnose import parsed_limits, summary_lines, symptom_lines
 from torchwatch.diagnosis import diagnose
 from torchwatch.errors import ConfigError
+from torchwatch.records import Record
 
 
 @pytest.fixture
@@ -73,6 +74,34 @@ def test_limits_are_parsed() -> None:
 def test_malformed_limit_is_one_sentence(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^--limit needs CHECK\.LIMIT=NUMBER, such as overfitting"):
         parsed_limits([text])
+
+
+@pytest.mark.parametrize(
+    ("files", "said"), [((), "1 rank with a file"), ((1, 3), "3 ranks with a file")], ids=str
+)
+def test_one_rank_is_judged_and_the_others_are_counted(
+    files: tuple[int, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(rank: int, *records: Record) -> Path:
+        name = "run.jsonl" if rank == 0 else f"run.rank{rank}.jsonl"
+        return write_run(tmp_path / name, [header(rank=rank, world=4), *records])
+
+    run = write(0, *faulty_run()[1:])
+    alone = diagnose(run).as_json()
+    for rank in files:
+        write(rank, *whole_run()[1:])
+    shown = call(monkeypatch, "diagnose", run)
+    assert shown.out.splitlines()[1] == f"{'':10}rank 0 of 4 was judged; {said}"
+    body = json.loads(call(monkeypatch, "diagnose", run, "--json").out)
+    assert (body["rank"], body["world"], body["rank_files"]) == (0, 4, 1 + len(files))
+    assert {k: body[k] for k in ("issues", "health_score", "steps")} == {
+        k: json.loads(json.dumps(alone[k])) for k in ("issues", "health_score", "steps")
+    }
+
+
+def test_a_run_on_one_rank_says_nothing_of_ranks(faulty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "rank" not in call(monkeypatch, "diagnose", faulty).out.splitlines()[1]
+    assert json.loads(call(monkeypatch, "diagnose", faulty, "--json").out)["world"] == 1
 
 
 def test_doubts_about_the_file_are_said(faulty: Path) -> None:

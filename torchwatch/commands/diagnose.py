@@ -50,7 +50,7 @@ def command(
     """List everything that is or was wrong in a run, what belongs together, and what was not looked at.
 
     All checks run over the file once more, with the limits that were in force when it was recorded. Works on
-    a run that is still being written.
+    a run that is still being written. Of a distributed run the given rank's file alone is judged.
 
     \b
     Example:
@@ -127,6 +127,11 @@ def summary_lines(found: Diagnosis) -> list[Text]:
     head.append(f" · {printable(found.model, 80)}" if found.model else "")
     length = f"{plural(found.steps, 'step')}, {plural(found.epochs, 'epoch')} in {duration(found.duration_s)}"
     lines = [head.append(f" · {printable(found.status, 20)}: {length}")]
+    if found.world > 1:
+        text = (
+            f"rank {found.rank} of {found.world} was judged; {plural(found.rank_files, 'rank')} with a file"
+        )
+        lines.append(Text(f"{'':10}{text}", "dim"))
     if found.torn_lines:
         lines.append(Text(f"{'':10}{plural(found.torn_lines, 'line')} could not be read", "yellow"))
     if found.unknown_limits:

@@ -15,6 +15,7 @@ from torchwatch.diagnosis.result import Diagnosis, LayerHighlight
 from torchwatch.engine import COST, Engine
 from torchwatch.errors import NotARunFile
 from torchwatch.records import Alert, Layout, Record, RunHeader
+from torchwatch.run import rank_files
 from torchwatch.runfile import RecordReader, read_records
 from torchwatch.text import band
 
@@ -28,7 +29,7 @@ def diagnose(
     ignore: Iterable[str] = (),
     on_record: Callable[[Record], object] | None = None,
 ) -> Diagnosis:
-    """Run all checks over a run, as they ran live.
+    """Run all checks over a run, as they ran live; of a distributed run, over one rank's file.
 
     Args:
         source: path of a run file, a :class:`~torchwatch.run.Run`, or records with the header first.
@@ -113,6 +114,9 @@ def _told(
         replay_difference=replay.difference if comparable else None,
         unknown_limits=engine.skipped,
         torn_lines=torn,
+        rank=header.rank,
+        world=header.world,
+        rank_files=1 if path is None else 1 + len(rank_files(Path(path), header).paths),
         wall_s=wall_s,
         steps_per_s=history.steps_seen / wall_s if wall_s > 0 else 0.0,
     )

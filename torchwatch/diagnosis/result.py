@@ -53,6 +53,9 @@ class Diagnosis:
         replay_difference: the first difference, in words.
         unknown_limits: names in the header's limits and ignores that this version does not know.
         torn_lines: lines that could not be read.
+        rank: rank of the process whose file was judged.
+        world: number of ranks of the run.
+        rank_files: how many ranks have a file; only the one of ``rank`` was judged, as it was live.
         wall_s: how long the diagnosis took (seconds).
         steps_per_s: how fast it was (steps per second).
     """
@@ -79,6 +82,9 @@ class Diagnosis:
     replay_difference: str | None
     unknown_limits: tuple[str, ...]
     torn_lines: int
+    rank: int
+    world: int
+    rank_files: int
     wall_s: float
     steps_per_s: float
 
