@@ -11,6 +11,7 @@ from torchwatch.probes import _torch
 from torchwatch.probes.activations import ActivationProbe
 from torchwatch.probes.clipping import ClippingProbe
 from torchwatch.probes.gradients import GradientProbe
+from torchwatch.probes.inputs import InputProbe
 from torchwatch.probes.learning_rate import LearningRateProbe
 from torchwatch.probes.loss import LossProbe
 from torchwatch.probes.updates import UpdateProbe
@@ -53,6 +54,7 @@ class Crew:
             UpdateProbe(),
             WeightProbe(),
             self.loss,
+            InputProbe(),
             self.wiring,
             self.activations,
         )
