@@ -222,6 +222,8 @@ class Probe:
 
     name: ClassVar[str]
     writes: ClassVar[tuple[str, ...]]
+    asked_last: ClassVar[tuple[str, ...]] = ()
+    """Moments at which this probe is asked after all others."""
     follows_modules = False
     """Whether ``module_starts`` and ``module_ran`` are wanted; decided in ``attach``."""
 

@@ -27,6 +27,7 @@ from torchwatch.attachment.hooks import (
     forward_hook,
     forward_pre_hook,
     gradient_hook,
+    host_time_of,
     loss_hook,
     observing,
     pass_hook,
@@ -79,7 +80,7 @@ class Attachment:
         self.schedule = Schedule(config)
         self.budget = Budget(config, self.schedule, len(self.patient.layers))
         me = weakref.ref(self)
-        crew = Crew(total_norm_hook(me), skipped_hook(me), functools.partial(observing, me))
+        crew = Crew(total_norm_hook(me), skipped_hook(me), functools.partial(observing, me), host_time_of(me))
         self.activations, self.wiring, self.clipping = crew.activations, crew.wiring, crew.clipping
         self.probes = crew.all
         self._moments = {m: overriding(self.probes, m) for m in MOMENTS}
@@ -104,6 +105,7 @@ class Attachment:
         self._forward_pre: Any = None
         self._full = self._summing = False
         self._trained = -1
+        self.hook_started: float | None = None
 
     # ------------------------------------------------------------------ entering and leaving
 
@@ -144,6 +146,11 @@ class Attachment:
         """Whether this is the thread that entered, or has last been seen to run the model."""
         return threading.get_ident() == self._forward_thread
 
+    def host_time(self) -> float:
+        """Seconds of a clock that stands still while torchwatch works."""
+        started = self.hook_started
+        return (self.clock() if started is None else started) - self.steps.spent_s
+
     # ------------------------------------------------------------------ arming
 
     def planned(self, number: int) -> Plan:
@@ -155,6 +162,7 @@ class Attachment:
     def _arm(self, number: int) -> None:
         """Get ready for step ``number``: the hooks that it needs, and no others."""
         plan = self.planned(number)
+        self._trained = -1
         model = self.patient.model()
         usable = model is not None and not self.guard.is_off("forward")
         if usable and model is not None and plan.sampled:
@@ -171,7 +179,7 @@ class Attachment:
             self._call("arm", plan)
         elif was_full:
             self._call("disarm")
-        self._hook(self._full or self._summing or (seeing and not self.steps.logs_loss))
+        self._hook(wanted=self._full or self._summing or (seeing and not self.steps.logs_loss))
 
     def _call(self, moment: str, *args: Any, **keywords: Any) -> None:
         """Run a moment of all probes that have it and are not switched off."""
@@ -180,7 +188,7 @@ class Attachment:
                 with self.guard(name):
                     method(*args, **keywords)
 
-    def _hook(self, wanted: bool) -> None:  # noqa: FBT001 - read as "hook (wanted)"
+    def _hook(self, *, wanted: bool) -> None:
         """Put the forward hooks on or take them off: one before on sampled steps, one after when wanted."""
         if not wanted and self._forward is not None:
             self._forward.remove()
@@ -351,6 +359,7 @@ class Attachment:
         ):
             return False
         number = self.steps.count + 1
+        self._hook(wanted=False)
         self.steps.enter_lane(optimizer, self.schedule.next_due(number + 1))
         return True
 

@@ -35,6 +35,7 @@ class Crew:
         total_norm: told by torch of every total norm that clipping computes.
         skipped: told of every optimizer step that a ``GradScaler`` skips.
         observing: makes a probe's method an observer that functions of torch may call (see ``hooks``).
+        host_time: seconds of a clock that stands still while torchwatch works.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Crew:
         total_norm: _torch.TotalNormObserver,
         skipped: Callable[[torch.optim.Optimizer], None],  # noqa: ARG002
         observing: Observing,  # noqa: ARG002
+        host_time: Callable[[], float],  # noqa: ARG002
     ) -> None:
         self.activations = ActivationProbe()
         self.wiring = WiringProbe()
@@ -63,4 +65,5 @@ class Crew:
 def overriding(probes: tuple[Probe, ...], moment: str) -> list[tuple[str, Callable[..., None]]]:
     """Names and methods of the probes that do something at a moment."""
     inherited = getattr(Probe, moment)
+    probes = tuple(sorted(probes, key=lambda p: moment in p.asked_last))
     return [(p.name, getattr(p, moment)) for p in probes if getattr(type(p), moment) is not inherited]

@@ -42,7 +42,7 @@ class _Timed:
         self._me, self._collector = me, collector
 
     def __enter__(self) -> None:
-        self._started = self._me.clock()
+        self._started = self._me.hook_started = self._me.clock()
         self._function = _torch.without_torch_function()
         self._function.__enter__()
 
@@ -50,6 +50,7 @@ class _Timed:
         self._function.__exit__(None, None, None)
         me = self._me
         me.steps.spent(me.clock() - self._started)
+        me.hook_started = None
         if isinstance(error, Exception):
             me.guard.failed(self._collector, error)
             return True
@@ -145,6 +146,16 @@ def skipped_hook(reference: Reference) -> Callable[[torch.optim.Optimizer], None
                 me.skipped_step(optimizer)
 
     return observer
+
+
+def host_time_of(reference: Reference) -> Callable[[], float]:
+    """The clock of the host's own time, see ``Attachment.host_time``."""
+
+    def host_time() -> float:
+        me = reference()
+        return 0.0 if me is None else me.host_time()
+
+    return host_time
 
 
 def observing(reference: Reference, collector: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

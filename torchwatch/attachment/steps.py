@@ -77,6 +77,7 @@ class StepBuilder:
         self._sequence = _torch.sequence_number()
         self._fetched = False
         self._watch_s = 0.0
+        self.spent_s = 0.0
 
     def now(self) -> float:
         """Seconds since the start of the run."""
@@ -89,6 +90,7 @@ class StepBuilder:
     def spent(self, seconds: float) -> None:
         """Count time that torchwatch took in the training thread."""
         self._watch_s += seconds
+        self.spent_s += seconds
 
     def overlaps(self, held: list[int]) -> bool:
         """Whether the open record already stepped one of these parameters, or cannot take them in."""
