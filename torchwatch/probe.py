@@ -18,10 +18,11 @@ import torch
 from torchwatch.config import WatchConfig
 from torchwatch.patient import Patient
 from torchwatch.schedule import Plan, unmeasured
+from torchwatch.transfer import Copy, Transfers
 
 Slot = int
-_NUMPY = (torch.float32, torch.float64)
 Values = npt.NDArray[np.float64]
+_NUMPY = (torch.float32, torch.float64)
 
 
 class Frame:
@@ -32,7 +33,7 @@ class Frame:
     """
 
     __slots__ = (
-        "_event", "_host", "_tensors", "ended_s", "epoch", "fields", "foreign", "held", "number", "payloads",
+        "_copies", "_tensors", "ended_s", "epoch", "fields", "foreign", "held", "lost", "number", "payloads",
         "plan", "scalars_only", "started_s", "wait_s", "watch_s", "widths",
     )  # fmt: skip
 
@@ -45,14 +46,13 @@ class Frame:
         self.ended_s = 0.0
         self.wait_s: float | None = None
         self.watch_s = 0.0
-        self.foreign = False
+        self.foreign = self.lost = False
         self.held: set[int] = set()
         self.widths = (0, 0)
         self.payloads: dict[str, list[Any]] = {}
         self.fields: dict[str, Any] = {}
         self._tensors: list[torch.Tensor] = []
-        self._host: torch.Tensor | None = None
-        self._event: torch.cuda.Event | None = None
+        self._copies: dict[torch.device, Copy] = {}
 
     @property
     def gradients(self) -> bool:
@@ -88,40 +88,39 @@ class Frame:
         if not self.scalars_only:
             self.scalars_only, self.widths = True, widths
 
-    def seal(self) -> None:
-        """Start the one device-to-host copy. On the CPU there is nothing to copy."""
-        remote = [t for t in self._tensors if t.device.type == "cuda"]
-        if not remote:
-            return
-        packed = torch.cat([t.detach().reshape(-1).to(torch.float64) for t in remote])
-        self._host = torch.empty(packed.shape, dtype=packed.dtype, pin_memory=True)
-        self._host.copy_(packed, non_blocking=True)
-        self._event = torch.cuda.Event()
-        self._event.record()
+    def seal(self, transfers: Transfers) -> bool:
+        """Start the one copy per device. On the CPU there is nothing to copy.
+
+        False when a ring was full: then nothing that was measured can be read.
+        """
+        remote: dict[torch.device, list[torch.Tensor]] = {}
+        for tensor in self._tensors:
+            if tensor.device.type == "cuda":
+                remote.setdefault(tensor.device, []).append(tensor)
+        for device, tensors in remote.items():
+            copy = transfers.start(device, tensors)
+            if copy is None:
+                self.payloads, self._tensors, self.lost = {}, [], True
+                return False
+            self._copies[device] = copy
+        return True
 
     def ready(self) -> bool:
         """Whether the values can be read without waiting."""
-        return self._event is None or self._event.query()
+        return all(copy.ready() for copy in self._copies.values())
 
     def finish(self) -> None:
-        """Wait for the copy; only when the run is over."""
-        if self._event is not None:
-            self._event.synchronize()
+        """Wait for the copies; only when the run is over."""
+        for copy in self._copies.values():
+            copy.finish()
 
     def values(self) -> list[Values]:
         """Every deferred tensor as a flat float64 array, by slot; empty where it cannot be read.
 
         Recorder thread only.
         """
-        result: list[Values] = []
-        offset = 0
-        for tensor in self._tensors:
-            if tensor.device.type == "cuda" and self._host is not None:
-                result.append(self._host[offset : offset + tensor.numel()].numpy())
-                offset += tensor.numel()
-            else:
-                result.append(_on_host(tensor))
-        return result
+        remote = {device: iter(copy.values()) for device, copy in self._copies.items()}
+        return [next(remote[t.device]) if t.device in remote else _on_host(t) for t in self._tensors]
 
 
 class Block:
@@ -137,7 +136,18 @@ class Block:
         watch_s: what torchwatch took in the training thread, all steps together.
     """
 
-    __slots__ = ("_frame", "ends", "epoch", "fetched", "first", "logged", "rates", "started_s", "watch_s")
+    __slots__ = (
+        "_frame",
+        "ends",
+        "epoch",
+        "fetched",
+        "first",
+        "logged",
+        "lost",
+        "rates",
+        "started_s",
+        "watch_s",
+    )
 
     def __init__(self, first: int, epoch: int, started_s: float) -> None:
         self.first, self.epoch, self.started_s = first, epoch, started_s
@@ -146,6 +156,7 @@ class Block:
         self.rates: list[tuple[int, list[Any]]] = []
         self.fetched: list[tuple[int, float | None, int | None]] = []
         self.watch_s = 0.0
+        self.lost = False
         self._frame: Frame | None = None
 
     def split(self) -> Block:
@@ -161,14 +172,19 @@ class Block:
         self.rates = [entry for entry in self.rates if entry[0] < cut]
         return rest
 
-    def seal(self) -> None:
-        """Start the copy of values that are not in the host's memory."""
+    def seal(self, transfers: Transfers) -> bool:
+        """Start the copy of values that are on a device; False when there was no room for them."""
         remote = [v for _, _, v in self.logged if isinstance(v, torch.Tensor) and v.device.type != "cpu"]
-        if remote:
-            self._frame = Frame(unmeasured(self.first))
-            for value in remote:
-                self._frame.defer(value)
-            self._frame.seal()
+        if not remote:
+            return True
+        self._frame = Frame(unmeasured(self.first))
+        for value in remote:
+            self._frame.defer(value)
+        if self._frame.seal(transfers):
+            return True
+        self._frame, self.lost = None, True
+        self.logged = [entry for entry in self.logged if not isinstance(entry[2], torch.Tensor)]
+        return False
 
     def ready(self) -> bool:
         """Whether the values can be read without waiting."""

@@ -165,7 +165,7 @@ class Session:
         steps = self.attachment.steps
         frame = Frame(unmeasured(steps.count))
         entries = {k: frame.defer(v) if isinstance(v, torch.Tensor) else float(v) for k, v in values.items()}
-        frame.seal()
+        frame.seal(steps.transfers)
         self.recorder.put(Mark(kind, frame, steps.epoch, steps.now(), entries))
 
     def call_back(self) -> None:

@@ -10,10 +10,12 @@ from torchwatch.probe import Probe
 from torchwatch.probes import _torch
 from torchwatch.probes.activations import ActivationProbe
 from torchwatch.probes.clipping import ClippingProbe
+from torchwatch.probes.flops import FlopsProbe
 from torchwatch.probes.gradients import GradientProbe
 from torchwatch.probes.inputs import InputProbe
 from torchwatch.probes.learning_rate import LearningRateProbe
 from torchwatch.probes.loss import LossProbe
+from torchwatch.probes.targets import TargetProbe
 from torchwatch.probes.updates import UpdateProbe
 from torchwatch.probes.weights import WeightProbe
 from torchwatch.probes.wiring import WiringProbe
@@ -42,13 +44,14 @@ class Crew:
         self,
         total_norm: _torch.TotalNormObserver,
         skipped: Callable[[torch.optim.Optimizer], None],  # noqa: ARG002
-        observing: Observing,  # noqa: ARG002
+        observing: Observing,
         host_time: Callable[[], float],  # noqa: ARG002
     ) -> None:
         self.activations = ActivationProbe()
         self.wiring = WiringProbe()
         self.clipping = ClippingProbe(total_norm)
         self.loss = LossProbe()
+        self.flops = FlopsProbe()
         self.all: tuple[Probe, ...] = (
             GradientProbe(),
             self.clipping,
@@ -57,8 +60,10 @@ class Crew:
             WeightProbe(),
             self.loss,
             InputProbe(),
+            TargetProbe(observing),
             self.wiring,
             self.activations,
+            self.flops,
         )
 
 

@@ -13,6 +13,7 @@ from torchwatch.probe import Block, Frame, Probe
 from torchwatch.probes import _torch
 from torchwatch.probes.loss import Logged, LossProbe
 from torchwatch.schedule import Plan
+from torchwatch.transfer import Transfers
 
 _SLACK = 2
 """Autograd nodes that may be made after a step (scaling a loss to log it) without counting as a new step."""
@@ -72,6 +73,7 @@ class StepBuilder:
         self._previous: frozenset[int] = frozenset()
         self._start = clock()
         self.lane = Lane(flush_s)
+        self.transfers = Transfers()
         self._entered = 0
         self._last_end = 0.0
         self._sequence = _torch.sequence_number()
@@ -159,7 +161,7 @@ class StepBuilder:
     def hand_over(self, block: Block) -> None:
         """A block of plain steps is complete."""
         with self._guard("transfer"):
-            block.seal()
+            block.seal(self.transfers)
         self._emit(block)
 
     def close(self) -> None:
@@ -177,7 +179,7 @@ class StepBuilder:
             frame.fields["foreign_optimizer"] = True
         frame.watch_s, self._watch_s = self._watch_s, 0.0
         with self._guard("transfer"):
-            frame.seal()
+            frame.seal(self.transfers)
         self._emit(frame)
 
     # ------------------------------------------------------------------ what the host says

@@ -126,6 +126,8 @@ class Recorder:
     def put(self, item: Item) -> None:
         """Queue an item; never waits. Over the bound, detail is dropped, then whole steps, both counted."""
         waiting = len(self._queue)
+        if isinstance(item, (Frame, Block)):
+            self.dropped += item.lost  # no room for its values on the way from the device
         if waiting >= self.config.queue_steps and isinstance(item, Frame):
             self.dropped += 1
             if waiting >= 4 * self.config.queue_steps:
