@@ -136,6 +136,10 @@ def test_statistics_equal_a_float64_reference(tmp_path) -> None:
     np.testing.assert_allclose(tensor["mean"], both.mean(), rtol=1e-6)
     np.testing.assert_allclose(tensor["std"], both.std(correction=0), rtol=1e-4)
     np.testing.assert_allclose(tensor["absmax"], both.abs().max(), rtol=1e-7)
+    assert (tensor["low"], tensor["high"]) == (
+        pytest.approx(both.min().item()),
+        pytest.approx(both.max().item()),
+    )
     assert (tensor["nonfinite"], inputs["nonfinite"], inputs["batch"], inputs["passes"]) == (0, 0, 64, 2)
 
 
@@ -171,7 +175,10 @@ def test_ids_masks_and_keywords(tmp_path) -> None:
     assert step.inputs["tensors"] == [
         {"name": "0.ids", "shape": [5, 7], "dtype": "int64", "low": 2, "high": 41},
         {"name": "1", "shape": [5, 7], "dtype": "bool"},
-        {"name": "2", "shape": [], "dtype": "float16", "mean": 0.5, "std": 0, "absmax": 0.5, "nonfinite": 0},
+        {
+            "name": "2", "shape": [], "dtype": "float16", "low": 0.5, "high": 0.5, "mean": 0.5, "std": 0.0,
+            "absmax": 0.5, "nonfinite": 0,
+        },
     ]  # fmt: skip
 
 

@@ -29,8 +29,8 @@ def numbers(tensor: torch.Tensor) -> torch.Tensor | None:
 def described(calls: list[Call]) -> dict[str, Any]:
     """Shape (of the first call), type and statistics of one tensor over several calls.
 
-    A floating one has ``mean``, ``std`` (of the population), ``absmax`` and ``nonfinite``, one of whole
-    numbers ``low`` and ``high``; all others only ``shape`` and ``dtype``.
+    ``low`` and ``high`` where there are numbers; a floating one also has ``mean``, ``std`` (of the
+    population), ``absmax`` and ``nonfinite`` (a count).
     """
     shape, dtype, first = calls[0]
     words: dict[str, Any] = {"shape": shape, "dtype": dtype}
@@ -50,10 +50,12 @@ def _pooled(table: Values, weights: Values) -> dict[str, Any]:
     with np.errstate(invalid="ignore", over="ignore"):
         level = float(weights @ mean)
         power = float(weights @ (std**2 + (mean - level) ** 2))
-        absmax = float(np.max(np.maximum(np.abs(low), np.abs(high))))
+        least, most = float(np.min(low)), float(np.max(high))
     return {
+        "low": least,
+        "high": most,
         "mean": level,
         "std": math.sqrt(power) if power >= 0 else math.nan,
-        "absmax": absmax,
+        "absmax": max(abs(least), abs(most)) if least <= most else math.nan,
         "nonfinite": int(holes.sum()),
     }

@@ -14,9 +14,9 @@ Keys of ``inputs``:
 * ``batch``: samples in the first of them: the first axis of its first tensor;
 * ``nonfinite``: NaN and infinite entries of the floating tensors described, all passes together;
 * ``tensors``: the first four tensors, each with ``name`` (place among the arguments, by keyword after those
-  by position, and keys of maps: ``0``, ``1.image``), ``shape`` (of the first pass) and ``dtype``; a floating
-  one has ``mean``, ``std`` (of the population), ``absmax`` (all three of all entries: NaN where one is NaN)
-  and ``nonfinite`` (a count), one of whole numbers ``low`` and ``high``; over all passes together;
+  by position, and keys of maps: ``0``, ``1.image``), ``shape`` (of the first pass) and ``dtype``; where it
+  holds numbers ``low`` and ``high``; a floating one also ``mean``, ``std`` (of the population), ``absmax``
+  (like the others NaN where an entry is NaN) and ``nonfinite`` (a count); over all passes together;
 * ``more``: how many tensors were not described, where there were more than four;
 * ``source``: ``batches`` where the model's own forward is never called and the batches of ``watch.batches``
   stand in; left out otherwise.
