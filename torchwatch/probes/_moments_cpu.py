@@ -1,0 +1,266 @@
+"""The moments of a layer's output on the CPU, by the cheapest kernels there are.
+
+What :func:`torchwatch.probes._moments.reference` defines, taken in pieces that stay in the cache. On the CPU
+reading a scalar waits for nothing, so what is rare is looked at only where it shows: non-finite entries when
+a sum is not finite, zeros when the smallest magnitude is 0, a small spread when the difference of the large
+sums says so. Of torch's kernels ``dot``, ``mv``, ``sum``, ``abs`` and ``amax`` run at the speed of memory;
+``count_nonzero``, ``isfinite().sum()`` and every comparison that makes booleans cost 5 to 30 such reads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+
+from torchwatch.probes._moments import NEAR, Arrangement, Bounds, Moments, reference
+
+PIECE = 65536
+"""Entries per piece: three such float32 buffers fit into a second-level cache of 1 MB."""
+
+_ROWS = 1024
+"""Rows that ``mv`` may add up one after the other in float32."""
+
+_CANCELLED = 0.01
+"""Where a difference of sums is smaller than this share of them, it is computed again, centred first."""
+
+
+class Buffers:
+    """Memory of ours that is used again and again: fresh pages cost more than the arithmetic."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.make_room(PIECE)
+
+    def make_room(self, size: int) -> None:
+        """Make them this long."""
+        self.size = size
+        with torch.inference_mode(mode=False):  # else they could not be written outside of it later
+            self.wide = torch.empty(size, dtype=self.dtype, device="cpu")
+            self.work = torch.empty(size, dtype=self.dtype, device="cpu")
+            self.ones = torch.ones(size, dtype=self.dtype, device="cpu")
+
+
+class CpuMoments:
+    """Callable like :func:`~torchwatch.probes._moments.reference`, for tensors on the CPU.
+
+    Holds about 1 MB of buffers; several threads may call it at a time.
+    """
+
+    def __init__(self) -> None:
+        self._free: dict[torch.dtype, list[Buffers]] = {torch.float32: [], torch.float64: []}
+
+    def __call__(
+        self,
+        tensor: torch.Tensor,
+        arrangement: Arrangement,
+        *,
+        per_unit: bool = False,
+        bounds: Bounds | None = None,
+        nonnegative: bool = False,
+    ) -> Moments:
+        """As the reference. ``nonnegative``: the promise that no entry is below 0 (NaN may be among them)."""
+        free = self._free[torch.float64 if tensor.dtype is torch.float64 else torch.float32]
+        try:
+            buffers = free.pop()
+        except IndexError:
+            buffers = Buffers(torch.float64 if tensor.dtype is torch.float64 else torch.float32)
+        try:
+            call = _Call(tensor, arrangement, buffers, bounds)
+            return call.moments(per_unit=per_unit, nonnegative=nonnegative)
+        finally:
+            free.append(buffers)
+
+
+class _Call:
+    """One tensor, and what is known of it so far."""
+
+    def __init__(
+        self, tensor: torch.Tensor, arrangement: Arrangement, buffers: Buffers, bounds: Bounds | None
+    ) -> None:
+        self._tensor, self._arrangement, self._buffers = tensor, arrangement, buffers
+        self._bounds = bounds
+        self._flat = tensor.view(-1)
+        self._narrow = tensor.dtype is not buffers.dtype
+        self._square = self._zeros = 0.0
+        self._saturated = math.nan if bounds is None else 0.0
+        self._highest: list[float] = []
+        self._peaks: list[torch.Tensor] = []
+        self._magnitudes: list[torch.Tensor] = []
+
+    def moments(self, *, per_unit: bool, nonnegative: bool) -> Moments:
+        """Everything."""
+        sums = self._feature_sums()
+        total = float(torch.sum(sums))
+        if nonnegative:
+            self._scan_nonnegative(per_unit=per_unit)
+        else:
+            self._scan(per_unit=per_unit)
+        nonfinite = 0.0
+        if not (math.isfinite(self._square) and math.isfinite(total)):
+            nonfinite = self._count_nonfinite()
+            if not nonfinite:  # finite, and too large for sums in this precision
+                return reference(self._tensor, self._arrangement, per_unit=per_unit, bounds=self._bounds)
+            self._zeros = self._count_zeros()
+        peaks, activity = self._units(sums, nonnegative=nonnegative) if per_unit else (None, None)
+        absmax = _highest(self._highest) if peaks is None else float(torch.amax(peaks))
+        numbers = [total, self._square, *self._deviations(sums, total), absmax, self._zeros, nonfinite]
+        vector = torch.tensor([*numbers, self._saturated], dtype=torch.float64, device="cpu")
+        return Moments(vector, peaks, activity)
+
+    def _pieces(self, flat: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
+        """The entries in their order, ``size`` at a time, in the buffers' precision."""
+        for piece in flat.split(size) if flat.numel() > size else (flat,):
+            yield self._buffers.wide[: piece.numel()].copy_(piece) if self._narrow else piece
+
+    # ------------------------------------------------------------------ what is always read
+
+    def _feature_sums(self) -> torch.Tensor:
+        """Σ over the samples, per feature. Shape (features,)."""
+        samples, features, ones = self._arrangement.samples, self._arrangement.features, self._buffers.ones
+        if samples == 1:
+            return self._flat.to(self._buffers.dtype)
+        if not self._narrow:
+            rows = self._flat.view(samples, features)
+            first, *others = rows.split(_ROWS) if samples > _ROWS else (rows,)
+            sums = torch.mv(first.t(), ones[: len(first)])
+            for block in others:
+                sums += torch.mv(block.t(), ones[: len(block)])
+            return sums
+        sums = torch.zeros(features, dtype=self._buffers.dtype, device="cpu")
+        if features > PIECE:
+            for row in self._flat.view(samples, features):
+                sums += row
+            return sums
+        for piece in self._pieces(self._flat, min(PIECE // features, _ROWS) * features):
+            rows = piece.view(-1, features)
+            sums += torch.mv(rows.t(), ones[: len(rows)])
+        return sums
+
+    def _scan(self, *, per_unit: bool) -> None:
+        """Σx², magnitudes, zeros and saturation, piece by piece."""
+        size = self._whole_units() if per_unit else PIECE
+        for piece in self._pieces(self._flat, size):
+            count = piece.numel()
+            work = self._buffers.work[:count]
+            self._square += float(torch.dot(piece, piece))
+            torch.abs(piece, out=work)
+            low, high = torch.aminmax(work)
+            self._highest.append(float(high))
+            if per_unit:
+                self._take_units(work)
+            if float(low) == 0:
+                self._zeros += count - float(torch.sum(torch.sign(work, out=work)))
+            if self._bounds is not None:
+                self._saturated += _saturated(piece, work, self._bounds)
+
+    def _scan_nonnegative(self, *, per_unit: bool) -> None:
+        for piece in self._pieces(self._flat, PIECE):
+            count = piece.numel()
+            work = self._buffers.work[:count]
+            self._square += float(torch.dot(piece, piece))
+            self._zeros += count - float(torch.sum(torch.sign(piece, out=work)))
+            if not per_unit:
+                self._highest.append(float(torch.amax(piece)))
+            if self._bounds is not None:
+                self._saturated += _saturated(piece, work, self._bounds)
+
+    # ------------------------------------------------------------------ units
+
+    def _whole_units(self) -> int:
+        """Size of a piece in which every unit is whole; makes the buffers as large."""
+        width = self._arrangement.inner if self._arrangement.inner > 1 else self._arrangement.units
+        if width > self._buffers.size:
+            self._buffers.make_room(width)
+        return max(1, PIECE // width) * width
+
+    def _take_units(self, work: torch.Tensor) -> None:
+        """Largest and summed magnitudes of a piece, per unit (or per sample, position and unit)."""
+        _, _, units, inner = self._arrangement
+        if inner > 1:
+            matrix = work.view(-1, inner)
+            self._peaks.append(torch.amax(matrix, 1))
+            self._magnitudes.append(torch.mv(matrix, self._buffers.ones[:inner]))
+        else:
+            matrix = work.view(-1, units)
+            self._peaks.append(torch.amax(matrix, 0))
+            self._magnitudes.append(torch.mv(matrix.t(), self._buffers.ones[: len(matrix)]))
+
+    def _units(self, sums: torch.Tensor, *, nonnegative: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Peaks and activity. Shapes (units,)."""
+        samples, outer, units, inner = self._arrangement
+        if nonnegative:
+            per_unit = self._flat.view(samples * outer, units, inner)
+            peaks = torch.amax(per_unit.amax(2) if inner > 1 else per_unit.view(-1, units), 0)
+            activity = sums.view(outer, units, inner).sum((0, 2))
+        else:
+            peaks = torch.amax(_joined(self._peaks).view(-1, units), 0)
+            activity = _joined(self._magnitudes).view(-1, units).sum(0)
+        return peaks.float(), (activity / (samples * outer * inner)).float()
+
+    # ------------------------------------------------------------------ what is rarely read
+
+    def _deviations(self, sums: torch.Tensor, total: float) -> tuple[float, float]:
+        """``spread`` and ``deviation``."""
+        samples = self._arrangement.samples
+        count, square = self._flat.numel(), self._square
+        spread = 0.0 if samples == 1 else square - _dot(sums) / samples
+        deviation = square - total * total / count
+        if samples > 1 and spread < _CANCELLED * square:
+            spread = self._centred(sums / samples)
+        if deviation < _CANCELLED * square:
+            deviation = spread + samples * _dot(sums / samples - total / count)
+        return spread, deviation
+
+    def _centred(self, means: torch.Tensor) -> float:
+        """Σ_f Σ_b (x_bf − m_f)²."""
+        features = means.numel()
+        found = 0.0
+        if features > PIECE:
+            for row in self._flat.view(-1, features):
+                found += sum(
+                    _dot(torch.sub(part, mean, out=self._buffers.work[: len(part)]))
+                    for part, mean in zip(self._pieces(row, PIECE), means.split(PIECE), strict=True)
+                )
+            return found
+        for piece in self._pieces(self._flat, PIECE // features * features):
+            work = self._buffers.work[: piece.numel()]
+            torch.sub(piece.view(-1, features), means, out=work.view(-1, features))
+            found += _dot(work)
+        return found
+
+    def _count_nonfinite(self) -> float:
+        found = 0.0
+        for piece in self._pieces(self._flat, PIECE):
+            work = torch.mul(piece, 0, out=self._buffers.work[: piece.numel()])
+            found += float(torch.sum(work.nan_to_num_(nan=1.0)))
+        return found
+
+    def _count_zeros(self) -> float:
+        """Exact also where NaN, which has no sign, is among the entries."""
+        found = 0.0
+        for piece in self._pieces(self._flat, PIECE):
+            work = torch.eq(piece, 0, out=self._buffers.work[: piece.numel()])
+            found += float(torch.sum(work))
+        return found
+
+
+def _saturated(piece: torch.Tensor, work: torch.Tensor, bounds: Bounds) -> float:
+    low, high = bounds
+    below = float(torch.sum(torch.le(piece, low + NEAR, out=work)))
+    return below + float(torch.sum(torch.ge(piece, high - NEAR, out=work)))
+
+
+def _dot(flat: torch.Tensor) -> float:
+    """Σx², in pieces that are short enough for float32."""
+    return sum(float(torch.dot(p, p)) for p in (flat.split(PIECE) if flat.numel() > PIECE else (flat,)))
+
+
+def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _highest(values: list[float]) -> float:
+    """The largest value; NaN if one of them is."""
+    return math.nan if any(map(math.isnan, values)) else max(values)
