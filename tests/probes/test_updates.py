@@ -9,9 +9,13 @@ import pytest
 import torch
 from torch import nn
 
+from tests.helpers_probe import Bench, parameters
 from tests.helpers_watch import record, steps_of
 from torchwatch import WatchConfig
-from torchwatch.probes.updates import _scattered
+from torchwatch.probe import Frame
+from torchwatch.probes import updates
+from torchwatch.probes.updates import UpdateProbe
+from torchwatch.schedule import Plan
 
 
 def train(model, optimizer, steps: int, truth: list[np.ndarray] | None = None, before=lambda step: None):
@@ -49,7 +53,10 @@ def test_large_parameters_are_estimated_from_a_slice(tmp_path) -> None:
     config = WatchConfig(update_slice=512, activations_every=1, terminal=False)
     body = train(model, torch.optim.Adam(model.parameters(), lr=0.01), 4, truth)
     records = record(model, body, tmp_path / "r.jsonl", config=config)
-    np.testing.assert_allclose(steps_of(records)[2].update_ratios, truth[2], rtol=0.2)
+    steps = steps_of(records)
+    np.testing.assert_allclose(steps[0].update_ratios, truth[0], rtol=2e-3)  # a thorough step: in full
+    for step, exact in zip(steps[1:], truth[1:], strict=True):
+        np.testing.assert_allclose(step.update_ratios, exact, rtol=0.2)
 
 
 def test_nothing_moved_is_exactly_zero(tmp_path) -> None:
@@ -95,12 +102,88 @@ def test_weights_that_move_in_memory_are_followed(tmp_path) -> None:
     assert all(s.update_ratio > 0 for s in steps)
 
 
-def test_slices_are_views_of_plain_memory_only() -> None:
-    parameter = nn.Parameter(torch.arange(60.0).view(5, 12).t())
-    view = _scattered(parameter, 7)
-    assert view is not None
-    assert view.numel() <= 7
-    assert view.untyped_storage().data_ptr() == parameter.untyped_storage().data_ptr()
-    assert _scattered(nn.Parameter(torch.ones(4, device="meta")), 7) is None
-    assert _scattered(nn.Parameter(torch.ones(0)), 7) is None
-    assert _scattered(nn.Parameter(torch.ones(4, 6)[:, ::2]), 7) is None
+def moved(model: nn.ParameterList, ratio: float = 1e-2):
+    """An update that moves every element by a share of its own size, in a random direction."""
+
+    def update() -> None:
+        for parameter in model:
+            sign = torch.randint(0, 2, parameter.shape).mul(2).sub(1).to(parameter.dtype)
+            parameter.data.add_(parameter.data * ratio * sign)
+
+    return update
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64])
+def test_thorough_steps_are_exact_and_the_others_near(dtype) -> None:
+    model = parameters((300, 200), (64,), (70_000,), (), dtype=torch.float64)
+    for parameter in model:
+        parameter.data = parameter.data.to(dtype)
+    bench = Bench(UpdateProbe(), model)
+    for number in range(12):
+        before = [p.detach().clone() for p in model]
+        fields = bench.step(sampled=True, update=moved(model))
+        pairs = list(zip(model, before, strict=True))
+        exact = [((p - b).norm() / b.norm()).item() for p, b in pairs]
+        total = math.sqrt(sum((p - b).norm().item() ** 2 for p, b in pairs))
+        overall = total / math.sqrt(sum(b.norm().item() ** 2 for b in before))
+        tolerance = 1e-3 if number in (0, 10) else 0.1
+        np.testing.assert_allclose(fields["update_ratios"], exact, rtol=tolerance)
+        assert fields["update_ratio"] == pytest.approx(overall, rel=tolerance)
+
+
+def test_full_copies_are_bounded_and_that_is_said(monkeypatch) -> None:
+    monkeypatch.setattr(updates, "FULL_BYTES", 4 * 70_000)
+    model = parameters((80_000,), (70_000,), (64,))
+    bench = Bench(UpdateProbe(), model)
+    version = bench.patient.version
+    assert bench.probe.coverage() == "ok"
+    bench.step(sampled=True)
+    assert [w.indices.tolist() for w in bench.probe._whole] == []  # let go of after the step
+    assert bench.probe.coverage() == "slices only of the 1 largest parameters: copies are bounded"
+    assert bench.patient.version == version + 1
+
+
+def test_without_memory_for_copies_the_slices_stay(monkeypatch) -> None:
+    def refuse(*_: object) -> None:
+        raise torch.OutOfMemoryError("none left")
+
+    model = parameters((80_000,))
+    bench = Bench(UpdateProbe(), model)
+    monkeypatch.setattr(torch.Tensor, "clone", refuse)
+    assert bench.step(sampled=True, update=moved(model))["update_ratios"][0] == pytest.approx(1e-2, rel=0.1)
+
+
+def test_the_overall_ratio_is_of_all_elements_not_of_the_slices() -> None:
+    """A large parameter that stands still outweighs a small one that moves."""
+    model = parameters((1_000_000,), (1000,))
+
+    def update() -> None:
+        model[1].data.mul_(2.0)
+
+    fields = Bench(UpdateProbe(), model).step(update=update)
+    assert fields["update_ratios"].tolist() == [0.0, 1.0]
+    assert fields["update_ratio"] == pytest.approx(math.sqrt(1e-3), rel=0.1)
+
+
+def test_a_single_element_of_a_small_parameter_is_seen() -> None:
+    model = parameters((64, 64), (10,), dtype=torch.bfloat16)
+
+    def update() -> None:
+        model[0].data[63, 63] += 1
+
+    ratios = Bench(UpdateProbe(), model).step(update=update)["update_ratios"]
+    assert ratios[0] > 0
+    assert ratios[1] == 0
+
+
+def test_two_optimizers_in_one_step() -> None:
+    model = parameters((5000,), (5000,))
+    bench = Bench(UpdateProbe(), model, torch.optim.SGD([model[0]], lr=0.1))
+    other = torch.optim.SGD([model[1]], lr=0.1)
+    held = bench.patient.held_by(other)
+    frame = Frame(Plan(1, gradients=True, sampled=True, rare=False, sentinel=False))
+    for optimizer, indices, factor in ((bench.optimizer, bench.held, 1.5), (other, held, 1.25)):
+        bench.probe.before_step(frame, optimizer, indices)
+        model[indices[0]].data.mul_(factor)
+        bench.probe.after_step(frame, optimizer, indices)
+    np.testing.assert_allclose(bench.decode(frame)["update_ratios"], [0.5, 0.25], rtol=1e-4)

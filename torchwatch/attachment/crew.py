@@ -12,6 +12,7 @@ from torchwatch.probes.activations import ActivationProbe
 from torchwatch.probes.clipping import ClippingProbe
 from torchwatch.probes.flops import FlopsProbe
 from torchwatch.probes.gradients import GradientProbe
+from torchwatch.probes.groups import GroupProbe
 from torchwatch.probes.inputs import InputProbe
 from torchwatch.probes.learning_rate import LearningRateProbe
 from torchwatch.probes.loss import LossProbe
@@ -56,6 +57,7 @@ class Crew:
             GradientProbe(),
             self.clipping,
             LearningRateProbe(),
+            GroupProbe(),
             UpdateProbe(),
             WeightProbe(),
             self.loss,

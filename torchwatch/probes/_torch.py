@@ -7,12 +7,15 @@ fallback keeps training and recording going and the layout's coverage line says 
 from __future__ import annotations
 
 import sys
+import threading
 import types
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+import torch.utils._python_dispatch
+import torch.utils.checkpoint
 from torch.nn.modules import module as _module
 from torch.nn.utils import clip_grad as _clip_grad
 from torch.optim import optimizer as _optimizer
@@ -124,11 +127,112 @@ def being_transformed() -> bool:
     if tracing is not None and tracing() is not None:
         return True
     modes = getattr(torch._C, "_len_torch_dispatch_stack", None)
-    if modes is not None and modes() > 0:
+    if modes is not None and modes() > OperatorObserver.entered():
         return True
     functorch = getattr(torch._C, "_functorch", None)
     level = getattr(functorch, "maybe_current_level", None)
     return level is not None and level() is not None
+
+
+def after_backward(callback: Callable[[], None]) -> bool:
+    """Have ``callback`` called when the running backward pass is over, after everything that waits for it.
+
+    Autograd calls what is queued in order, and what those calls queue after them: queued twice, ours comes
+    after the last bucket of DistributedDataParallel. A pass that raises never calls it. False (fallback, or
+    outside of a backward pass): it will not be called.
+    """
+    engine = getattr(torch.autograd.Variable, "_execution_engine", None)
+    queue = getattr(engine, "queue_callback", None)
+    if queue is None or not in_backward():
+        return False
+    queue(lambda: queue(callback))
+    return True
+
+
+def register_always_called_hook(hook: Callable[[torch.nn.Module, Any, Any], None]) -> RemovableHandle:
+    """A hook after the forward pass of every module of the process, also where it raised an exception.
+
+    ``KeyboardInterrupt`` and its like are not exceptions in this sense: torch does not call it then.
+    """
+    return _module.register_module_forward_hook(hook, always_call=True)
+
+
+_dispatch = getattr(torch.utils, "_python_dispatch", None)
+_DispatchMode: Any = getattr(_dispatch, "TorchDispatchMode", object)
+
+
+class OperatorObserver(_DispatchMode):  # type: ignore[misc]
+    """Sees every operator that the host runs in this thread while it is entered, and changes none.
+
+    ``torch.compile`` and higher-order operators go on as without it. What torchwatch runs itself is not
+    told: our hooks switch torch functions off altogether, hosts do so for subclasses only.
+
+    Args:
+        saw: called with (operator, arguments, keywords, result), the operator as ``torch.ops.aten.mm`` or a
+            higher-order one; must not raise.
+    """
+
+    supports_higher_order_operators = True
+    _threads: ClassVar[set[int]] = set()
+
+    def __init__(self, saw: Callable[[Any, tuple[Any, ...], dict[str, Any], Any], None]) -> None:
+        super().__init__()
+        self._saw: Callable[..., None] | None = saw
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """Compiled functions are run as one; else torch would not compile, and remember that."""
+        return False
+
+    @classmethod
+    def entered(cls) -> int:
+        """How many observers this thread is in: 0 or 1."""
+        return threading.get_ident() in cls._threads
+
+    def enter(self) -> bool:
+        """Begin; False (and nothing happens) where a dispatch mode is active already, or none can be had."""
+        current = getattr(_dispatch, "_get_current_dispatch_mode", None)
+        if current is None or current() is not None:
+            return False
+        self.__enter__()
+        self._threads.add(threading.get_ident())
+        return True
+
+    def leave(self) -> bool:
+        """End. False: a mode of the host lies on top, or this is another thread; ours does nothing more."""
+        self._saw = None
+        if _dispatch is None or _dispatch._get_current_dispatch_mode() is not self:
+            return False
+        self._threads.discard(threading.get_ident())
+        self.__exit__(None, None, None)
+        return True
+
+    def __torch_dispatch__(
+        self, func: Any, classes: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run the operator, then tell."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if self._saw is not None and not _own_work():
+            self._saw(getattr(func, "_overloadpacket", func), args, kwargs, result)
+        return result
+
+
+def _own_work() -> bool:
+    disabled = getattr(torch._C, "_is_torch_function_all_disabled", None)
+    return bool(disabled()) if disabled is not None else False
+
+
+def in_checkpoint() -> bool:
+    """Whether a reentrant checkpoint runs forward on this thread: without autograd, and yet trained on."""
+    function = getattr(torch.utils.checkpoint, "CheckpointFunction", None)
+    code = getattr(getattr(function, "forward", None), "__code__", None)
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None and code is not None:
+        if frame.f_code is code:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def without_torch_function() -> Any:
@@ -170,6 +274,37 @@ def norms(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     if together is not None:
         return torch.stack(together(list(tensors), 2, dtype=wide))
     return torch.stack([torch.linalg.vector_norm(t, dtype=wide) for t in tensors])
+
+
+def flattened(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """All elements of dense tensors of one device and dtype behind each other, always as a copy."""
+    together = getattr(torch._C._nn, "flatten_dense_tensors", None)
+    if together is None or len(tensors) < 2:  # of a single tensor torch makes a view
+        return torch.cat([t.reshape(-1) for t in tensors])
+    flat: torch.Tensor = together(list(tensors))
+    return flat
+
+
+def absmaxes(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Largest magnitude of each tensor, NaN where it holds one. Shape (n,), in the tensors' own precision.
+
+    On the CPU the infinity norm costs 13 to 20 reads, ``aminmax`` one; on CUDA it is one fused kernel.
+    """
+    together = getattr(torch, "_foreach_norm", None)
+    if together is not None and tensors[0].device.type == "cuda":
+        return torch.stack(together(list(tensors), float("inf")))
+    ends = torch.stack([end for t in tensors for end in torch.aminmax(t)])
+    return ends.abs_().view(-1, 2).amax(1)
+
+
+def subtract_(tensors: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> None:
+    """Subtract the others from the tensors, pairwise and in place."""
+    together = getattr(torch, "_foreach_sub_", None)
+    if together is not None:
+        together(list(tensors), list(others))
+        return
+    for tensor, other in zip(tensors, others, strict=True):
+        tensor.sub_(other)
 
 
 class _TotalNorm:

@@ -24,11 +24,15 @@ class LearningRateProbe(Probe):
 
     def before_step(self, frame: Frame, optimizer: torch.optim.Optimizer, held: Sequence[int]) -> None:  # noqa: ARG002
         """Note the rates; a rate that is a tensor is read later."""
-        self._known[id(optimizer)] = [_copied(group.get("lr")) for group in optimizer.param_groups]
-        live = [id(entry.reference()) for entry in self.patient.optimizers]
-        self._known = {k: v for k, v in self._known.items() if k in live}
-        rates = [rate for key in live for rate in self._known.get(key, ())]
-        frame.put(self.name, [frame.defer(r) if isinstance(r, torch.Tensor) else (r,) for r in rates])
+        rates = [group.get("lr") for group in optimizer.param_groups]
+        if not all(type(rate) is float for rate in rates):
+            rates = [r.detach().clone() if isinstance(r, torch.Tensor) else r for r in rates]
+        self._known[id(optimizer)] = rates
+        if len(self.patient.optimizers) > 1 or len(self._known) > 1:
+            live = [id(entry.reference()) for entry in self.patient.optimizers]
+            self._known = {k: v for k, v in self._known.items() if k in live}
+            rates = [rate for key in live for rate in self._known.get(key, ())]
+        frame.put(self.name, [(frame.defer(r),) if isinstance(r, torch.Tensor) else r for r in rates])
 
     def detach(self) -> None:
         """Forget all rates."""
@@ -37,9 +41,5 @@ class LearningRateProbe(Probe):
     @staticmethod
     def decode(payloads: list[Any], values: list[Values], frame: Frame) -> dict[str, Any]:  # noqa: ARG004
         """The rates of the last optimizer step in the record."""
-        rates = [rate[0] if isinstance(rate, tuple) else float(values[rate][0]) for rate in payloads[-1]]
+        rates = [float(values[rate[0]][0]) if isinstance(rate, tuple) else rate for rate in payloads[-1]]
         return {"lr": [float(r) for r in rates if r is not None]}
-
-
-def _copied(rate: Any) -> Any:
-    return rate.detach().clone() if isinstance(rate, torch.Tensor) else rate

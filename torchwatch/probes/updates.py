@@ -1,4 +1,7 @@
-"""How far a step moved the weights: ‖Δw‖/‖w‖ on a fixed scattered slice of every parameter."""
+"""How far a step moved the weights: ‖Δw‖/‖w‖.
+
+At every step on a fixed scattered slice of each parameter, on thorough steps (see ``_thorough``) on all.
+"""
 
 from __future__ import annotations
 
@@ -7,134 +10,147 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from torchwatch.probe import Frame, Probe, Values
 from torchwatch.probes import _torch
-from torchwatch.probes.gradients import fill
+from torchwatch.probes._columns import fill, read
+from torchwatch.probes._slices import Moved, Slices, slices_of
+from torchwatch.probes._thorough import Thorough
 from torchwatch.records import missing_column
+
+FULL_BYTES = 256 * 2**20
+"""Parameters of at most so many bytes together, smallest first, are copied on thorough steps."""
+
+_MOST_OPTIMIZERS = 16
 
 
 @dataclass(slots=True, eq=False)
-class _Slices:
-    """Views of the slices of all parameters of one device and dtype, and the buffers they are read into."""
+class _Whole:
+    """Copies of whole parameters, from before the step."""
 
-    indices: list[int]
-    views: list[torch.Tensor]
-    before: torch.Tensor
-    after: torch.Tensor
-    parts_before: tuple[torch.Tensor, ...]
-    parts_after: tuple[torch.Tensor, ...]
+    indices: npt.NDArray[np.int64]
+    parameters: list[torch.Tensor]
+    copies: list[torch.Tensor]
+    norms: torch.Tensor
 
 
 class UpdateProbe(Probe):
-    """Update ratio per parameter and over all of them; exactly 0 where no element of the slice changed.
+    """Update ratio per parameter and over all of them; exactly 0 where nothing that was read has changed.
 
-    A full copy would move six times the parameters' bytes, so at most ``update_slice`` elements per
-    parameter, evenly scattered, are read before and after the step.
+    A full copy moves six times the parameters' bytes, so a slice of at most ``update_slice`` elements per
+    parameter is read before and after the step: exact for small parameters, an estimate for large ones.
     """
 
     name: ClassVar[str] = "updates"
     writes: ClassVar[tuple[str, ...]] = ("update_ratios", "update_ratio")
 
     def __init__(self) -> None:
-        self._plans: dict[int, tuple[list[int], list[int], list[_Slices]]] = {}
-        self._pending: list[tuple[_Slices, torch.Tensor]] = []
+        self._plans: dict[int, tuple[Sequence[int], int, list[Slices]]] = {}
+        self._pending: list[Slices] = []
+        self._whole: list[_Whole] = []
+        self._thorough = Thorough()
+        self._beyond: list[int] = []
+        self._bytes = FULL_BYTES
 
     def before_step(self, frame: Frame, optimizer: torch.optim.Optimizer, held: Sequence[int]) -> None:
-        """Read the slices."""
-        self._pending = []
+        """Read the slices; on thorough steps copy the rest as well."""
+        self._pending, self._whole = [], []
         if not frame.gradients:
             return
-        for slices in self._plan(optimizer, held):
-            torch.cat(slices.views, out=slices.before)
-            self._pending.append((slices, _torch.norms(slices.parts_before)))
+        plan = self._plan(optimizer, held)
+        for slices in plan:
+            slices.before()
+        self._pending = plan
+        if self._thorough.due(frame):
+            self._copy(plan)
 
     def after_step(self, frame: Frame, optimizer: torch.optim.Optimizer, held: Sequence[int]) -> None:  # noqa: ARG002
         """Read them again and enqueue the norms of the difference."""
-        for slices, norms in self._pending:
-            torch.cat(slices.views, out=slices.after)
-            slices.after.sub_(slices.before)
-            moved = frame.defer(_torch.norms(slices.parts_after))
-            frame.put(self.name, (slices.indices, moved, frame.defer(norms)))
-        self._pending = []
+        pending, self._pending = self._pending, []
+        whole, self._whole = self._whole, []
+        for slices in pending:
+            frame.put(self.name, slices.after(frame))
+        for group in whole:
+            _torch.subtract_(group.copies, group.parameters)
+            moved = frame.defer(_torch.norms(group.copies))
+            weights = np.ones(len(group.indices))
+            frame.put(self.name, Moved(group.indices, weights, moved, frame.defer(group.norms)))
 
-    def _plan(self, optimizer: torch.optim.Optimizer, held: Sequence[int]) -> list[_Slices]:
+    def _plan(self, optimizer: torch.optim.Optimizer, held: Sequence[int]) -> list[Slices]:
         """The slices of an optimizer's parameters; made anew when a parameter's memory moved."""
-        places = [0 if p is None else _address(p) for p in (self.patient.parameters[i]() for i in held)]
         known = self._plans.get(id(optimizer))
-        if known is not None and known[0] == list(held) and known[1] == places:
+        if (
+            known is not None
+            and known[1] == self.patient.structure
+            and (known[0] is held or known[0] == held)
+            and all(slices.current() for slices in known[2])
+        ):
             return known[2]
-        groups: dict[tuple[torch.device, torch.dtype], tuple[list[int], list[torch.Tensor]]] = {}
-        for index in held:
-            parameter = self.patient.parameters[index]()
-            view = None if parameter is None else _scattered(parameter, self.config.update_slice)
-            if view is not None:
-                indices, views = groups.setdefault((view.device, view.dtype), ([], []))
-                indices.append(index)
-                views.append(view)
-        plan = [_slices(indices, views) for indices, views in groups.values()]
-        self._plans[id(optimizer)] = (list(held), places, plan)
+        living = [(i, p) for i in held if (p := self.patient.parameters[i]()) is not None]
+        plan = slices_of(living, self.config.update_slice)
+        while len(self._plans) >= _MOST_OPTIMIZERS:
+            del self._plans[next(iter(self._plans))]
+        self._plans[id(optimizer)] = (held, self.patient.structure, plan)
         return plan
+
+    def _copy(self, plan: list[Slices]) -> None:
+        """Copy the parameters that the slices do not cover, as far as memory allows."""
+        large = [
+            (tensor.numel() * tensor.element_size(), index, tensor)
+            for slices in plan
+            for index, tensor in slices.beyond()
+        ]
+        groups: dict[tuple[torch.device, torch.dtype], list[tuple[int, torch.Tensor]]] = {}
+        left, beyond = self._bytes, []
+        for size, index, tensor in sorted(large, key=lambda entry: entry[:2]):
+            left -= size
+            if left < 0:
+                beyond.append(index)
+            else:
+                groups.setdefault((tensor.device, tensor.dtype), []).append((index, tensor))
+        try:
+            for members in groups.values():
+                tensors = [tensor for _, tensor in members]
+                copies = [tensor.clone() for tensor in tensors]
+                where = np.array([index for index, _ in members], np.int64)
+                self._whole.append(_Whole(where, tensors, copies, _torch.norms(copies)))
+        except torch.OutOfMemoryError:
+            self._whole, self._bytes = [], self._bytes // 4
+        if beyond != self._beyond:
+            self._beyond = beyond
+            self.patient.version += 1  # the coverage changes, and the layout carries it
+
+    def forget(self) -> None:
+        """The model changed: what is read between its steps has old indices."""
+        self._pending, self._whole = [], []
 
     def detach(self) -> None:
         """Let go of the parameters' memory."""
-        self._plans, self._pending = {}, []
+        self._plans, self._pending, self._whole = {}, [], []
+
+    def coverage(self) -> str:
+        """``ok``, or how many parameters are never read in full."""
+        if not self._beyond:
+            return "ok"
+        return f"slices only of the {len(self._beyond)} largest parameters: copies are bounded"
 
     @staticmethod
     def decode(payloads: list[Any], values: list[Values], frame: Frame) -> dict[str, Any]:
-        """Ratios; a weight that was exactly 0 and moved has ratio 1."""
+        """Ratios; a weight that was exactly 0 and moved has ratio 1. Overall, slices count by size."""
         column = missing_column(frame.widths[0])
-        squares = np.zeros(2)
-        for indices, moved_slot, norm_slot in payloads:
-            moved, norm = values[moved_slot], values[norm_slot]
+        squares = np.zeros((2, frame.widths[0]))
+        for part in payloads:
+            moved, norm = read(part.moved, values), read(part.norms, values)
             with np.errstate(invalid="ignore", divide="ignore"):
                 ratio = np.where(norm > 0, moved / norm, np.where(moved > 0, 1.0, moved))
                 ratio = np.where(np.isnan(norm), np.nan, ratio)
-                squares += (np.sum(moved**2), np.sum(norm**2))
-            fill(column, indices, ratio)
-        moved_all, norm_all = np.sqrt(squares)
+                squares[:, part.indices] = part.weights * np.square((moved, norm))
+            fill(column, part.indices, ratio)
+        moved_all, norm_all = np.sqrt(squares.sum(axis=1))
         if norm_all > 0 or np.isnan(norm_all):
             overall = float(moved_all / norm_all) if np.isfinite(norm_all) else float("nan")
         else:
             overall = 1.0 if moved_all > 0 else float(moved_all)
         return {"update_ratios": column, "update_ratio": overall}
-
-
-def _slices(indices: list[int], views: list[torch.Tensor]) -> _Slices:
-    sizes = [v.numel() for v in views]
-    before, after = (torch.empty(sum(sizes), dtype=views[0].dtype, device=views[0].device) for _ in range(2))
-    return _Slices(indices, views, before, after, before.split(sizes), after.split(sizes))
-
-
-def _local(parameter: torch.Tensor) -> torch.Tensor:
-    return parameter.to_local() if hasattr(parameter, "to_local") else parameter
-
-
-def _address(parameter: torch.nn.Parameter) -> int:
-    if isinstance(parameter, torch.nn.parameter.UninitializedParameter) or parameter.is_meta:
-        return 0
-    local = _local(parameter)
-    return local.data_ptr() if local.layout is torch.strided else 0
-
-
-def _scattered(parameter: torch.nn.Parameter, most: int) -> torch.Tensor | None:
-    """A one-dimensional view of at most ``most`` evenly spaced elements; None where memory is not plain."""
-    if isinstance(parameter, torch.nn.parameter.UninitializedParameter) or parameter.is_meta:
-        return None
-    local = _local(parameter).detach()
-    if local.layout is not torch.strided or local.is_quantized or local.numel() == 0:
-        return None
-    if local.is_complex():
-        local = torch.view_as_real(local)
-    if not local.is_floating_point():
-        return None
-    order = sorted(range(local.dim()), key=local.stride, reverse=True)
-    dense = local.permute(order)
-    if not dense.is_contiguous():
-        return None
-    step = -(-local.numel() // most)
-    # A stride coprime to 2, 3 and 5 does not walk down one column of the matrix again and again.
-    while step > 1 and any(step % p == 0 for p in (2, 3, 5)):
-        step += 1
-    return dense.view(-1)[::step]
