@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
-	# on its own, because it asks for torchvision, and that for a CUDA build of torch: tests/zoo_shims.py
+# timm on its own, because it asks for torchvision, and that for a CUDA build of torch: tests/zoo_shims.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps timm
 	touch $@
 

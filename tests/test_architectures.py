@@ -1,0 +1,154 @@
+"""Other people's architectures train the same bits when watched: ``transformers`` and ``timm``, tiny.
+
+Each is trained a few steps bare and watched from the same seed; losses, gradients, parameters, buffers,
+optimizer state and the three random generators must be equal after every step, and the run file must hold as
+many steps as were taken, measured. A dozen run always, the others with the slow tests.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests import zoo_shims
+from tests.helpers_replay import assert_live_equals_replay, steps_in
+from tests.zoo import Case, Silent, Stage, Watch, first_difference, train
+from tests.zoo_configs import SHORT
+from tests.zoo_shims import NAMES, load, torchvision_stand_in
+from tests.zoo_timm import PICTURES
+from tests.zoo_transformers import LANGUAGES
+from torchwatch import Watcher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+STEPS = 4
+
+FAST = {
+    "transformers": {"gpt2", "mixtral", "mamba", "t5", "big-bird", "wav2vec2", "clip"},
+    "timm": {"resnet", "nfnet", "convnext", "swin", "volo"},
+}
+"""Tied weights, experts, a state space, an encoder with a decoder, drawing from numpy, parametrised weights,
+two towers; normalised and standardised convolutions, channels last, windows, mixed labels."""
+
+ZOO = {
+    **{("transformers", name): language for name, language in LANGUAGES.items()},
+    **{("timm", name): picture for name, picture in PICTURES.items()},
+}
+
+
+def parameters() -> list[Any]:
+    """Every architecture, by name; all but a dozen are slow tests."""
+    return [
+        pytest.param(
+            library, name, id=f"{library}-{name}", marks=() if name in FAST[library] else pytest.mark.slow
+        )
+        for library, name in ZOO
+    ]
+
+
+def own_loss(outputs: Any) -> Tensor:
+    """The loss that the model computed, or the mean squares of all that it put out."""
+    if isinstance(outputs, Tensor):
+        return outputs.square().mean()
+    loss = outputs.get("loss")
+    if loss is not None:
+        return loss.mean()
+    tensors = [value for value in outputs.values() if isinstance(value, Tensor) and value.requires_grad]
+    return torch.stack([tensor.square().mean() for tensor in tensors]).sum()
+
+
+def play(stage: Stage, library: str, name: str) -> None:
+    """Train an architecture for a few steps."""
+    libraries = dict(zip(("transformers", "timm"), load(), strict=True))
+    model = ZOO[library, name].make(libraries[library])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    batches = [(ZOO[library, name].batch(), None) for _ in range(STEPS)]
+    with mock.patch("torch.seed", reseeded):
+        train(stage, model, batches, optimizer, lambda m, batch, _: own_loss(m(**batch)))
+
+
+def reseeded() -> int:
+    """Stands for ``torch.seed``: Reformer seeds itself from the system's entropy in every forward pass."""
+    seed = int(torch.randint(1 << 30, ()))
+    torch.manual_seed(seed)
+    return seed
+
+
+def case_of(library: str, name: str) -> Case:
+    """The training of an architecture. Imports first: they may draw from a generator."""
+    load()
+    return Case(name, functools.partial(play, library=library, name=name))
+
+
+def test_there_are_enough_of_them() -> None:
+    """Both libraries, and no row twice."""
+    assert len(LANGUAGES) >= 60
+    assert len(PICTURES) >= 60
+    assert all(names <= {n for lib, n in ZOO if lib == library} for library, names in FAST.items())
+
+
+@pytest.mark.parametrize(("library", "name"), parameters())
+def test_an_architecture_trains_the_same_when_watched(library: str, name: str, tmp_path: Path) -> None:
+    case = case_of(library, name)
+    for config in SHORT:
+        path = tmp_path / f"{config}.jsonl"
+        watched = case.run(functools.partial(Watcher, path=path, config=SHORT[config]))
+        difference = first_difference(case.bare, watched)
+        assert difference is None, f"{config}; bare again: {first_difference(case.bare, case.run())}"
+        steps = steps_in(assert_live_equals_replay(path))
+        assert [step.step for step in steps] == list(range(1, STEPS + 1)), config
+        assert all(step.grad_norm is not None and step.loss is not None for step in steps), config
+        measured = [bool(step.activations) for step in steps]
+        assert measured == ([True] * STEPS if config == "everything" else [True, True, False, False]), config
+
+
+@contextmanager
+def drawing(model: nn.Module, **keywords: Any) -> Iterator[Silent]:
+    """Draws a number in the last layer that runs."""
+    handle = model.register_forward_hook(lambda *args: torch.rand(1) and None)
+    yield Silent()
+    handle.remove()
+
+
+@contextmanager
+def rounding(model: nn.Module, **keywords: Any) -> Iterator[Silent]:
+    """Changes one bit of one parameter."""
+    yield Silent()
+    parameter = next(p for p in model.parameters() if p.dtype is torch.float32 and p.numel())
+    parameter.detach().view(-1)[:1].view(torch.int32).bitwise_xor_(1)
+
+
+@pytest.mark.parametrize(
+    ("saboteur", "caught_at"), [(drawing, "step 1: torch generator"), (rounding, f"step {STEPS}: state")]
+)
+@pytest.mark.parametrize(("library", "name"), [("transformers", "gpt2"), ("timm", "convnext")])
+def test_the_comparison_catches(saboteur: Watch, caught_at: str, library: str, name: str) -> None:
+    case = case_of(library, name)
+    difference = first_difference(case.bare, case.run(saboteur))
+    assert difference is not None
+    assert caught_at in difference
+
+
+def test_no_stand_in_is_left_behind() -> None:
+    """What is imported later, here or by the host, must not find a torchvision that is none."""
+    load()
+    for name in NAMES:
+        found = sys.modules.get(name)
+        assert found is None or found.__doc__ != zoo_shims.__doc__
+
+
+def test_the_stand_in_says_what_it_is() -> None:
+    with torchvision_stand_in():
+        from torchvision.ops.misc import FrozenBatchNorm2d
+    if FrozenBatchNorm2d.__init__ is zoo_shims._refuse:
+        with pytest.raises(NotImplementedError, match="torchvision is not installed"):
+            FrozenBatchNorm2d(3)
