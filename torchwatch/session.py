@@ -22,6 +22,7 @@ from torchwatch.config import WatchConfig
 from torchwatch.engine import Engine
 from torchwatch.guard import Guard
 from torchwatch.header import describe, rank_path
+from torchwatch.logs import LogWatch
 from torchwatch.probe import Frame
 from torchwatch.probes.loss import as_logged
 from torchwatch.recorder import Mark, Outcome, Recorder, Sink, is_evaluation
@@ -84,6 +85,9 @@ class Session:
             self.say("path", f"{path} exists already: this run is written to {writer.path}")
         self.recorder.start()
         self.attachment.enter(wanted.optimizer)
+        self._logs = LogWatch(self._put_weakly(), _failed_weakly(weakref.ref(self))) if config.logs else None
+        if self._logs is not None:
+            self._logs.enter()
 
     def _put_weakly(self) -> Callable[[Any], None]:
         me = weakref.ref(self)
@@ -98,6 +102,10 @@ class Session:
     def say(self, topic: str, message: str) -> None:
         """A note of ours, for file and sinks."""
         self.recorder.put(Note(topic=topic, message=message))
+
+    def failed(self, collector: str, error: Exception) -> None:
+        """One of our collectors failed outside of the attachment."""
+        self._guard.failed(collector, error)
 
     def log(self, values: Mapping[str, Any]) -> None:
         """Sort values into the step's and the evaluation's."""
@@ -181,6 +189,10 @@ class Session:
         if self._ended or os.getpid() != self._pid:
             return
         self._ended = True
+        if self._logs is not None:
+            self._logs.leave()
+            if outcome.log is not None:
+                self.recorder.put(outcome.log)
         self.attachment.leave()
         if self._in_epoch and self.attachment.steps.in_epoch:
             self._mark("epoch", {})
@@ -217,6 +229,15 @@ def _say_weakly(reference: weakref.ref[Session]) -> Callable[[str, str], None]:
     return say
 
 
+def _failed_weakly(reference: weakref.ref[Session]) -> Callable[[Exception], None]:
+    def failed(error: Exception) -> None:
+        session = reference()
+        if session is not None:
+            session.failed("logs", error)
+
+    return failed
+
+
 def outcome_of(
     kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
 ) -> Outcome:
@@ -228,7 +249,8 @@ def outcome_of(
     # format_exception_only survives an exception that cannot be printed
     said = traceback.format_exception_only(kind, error)[-1].strip()
     lines = traceback.format_exception(kind, error, trace)
-    return Outcome("crashed", said, "".join(lines)[-20_000:])
+    log = LogWatch.crash(error) if error is not None else None
+    return Outcome("crashed", said, "".join(lines)[-20_000:], log)
 
 
 def _default_sinks(config: WatchConfig) -> list[Sink]:

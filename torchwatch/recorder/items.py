@@ -10,7 +10,7 @@ from typing import Any
 
 from torchwatch.intervals import tidy
 from torchwatch.probe import Block, Frame, Probe, Values
-from torchwatch.records import STEP_COLUMNS, Layout, Note, Record, Step
+from torchwatch.records import STEP_COLUMNS, Layout, Log, Note, Record, Step
 
 _EVALUATION = ("val_", "valid_", "validation_", "eval_", "test_")
 
@@ -41,9 +41,10 @@ class Outcome:
     status: str = "finished"
     error: str | None = None
     traceback: str | None = None
+    log: Log | None = None
 
 
-Item = Frame | Block | Layout | Mark | Note
+Item = Frame | Block | Layout | Log | Mark | Note
 
 
 def is_evaluation(name: str) -> bool:

@@ -43,6 +43,7 @@ from torchwatch.records import (
     Eval,
     Interval,
     Layout,
+    Log,
     Note,
     Record,
     RunHeader,
@@ -178,7 +179,7 @@ class Recorder:
                 break
             if isinstance(item, Layout) and len(self._queue) == 1 and self._outcome is None:
                 break  # its step is about to follow, and says whether a loss was seen
-            if not isinstance(item, (Layout, Note)) and not ready(item, wait=self._outcome is not None):
+            if not isinstance(item, (Layout, Log, Note)) and not ready(item, wait=self._outcome is not None):
                 break
             self._queue.popleft()
             if isinstance(item, Block):
@@ -229,6 +230,9 @@ class Recorder:
             self._take_mark(item)
         elif isinstance(item, Note):
             self._say(item.topic, item.message)
+        elif isinstance(item, Log):
+            step, time_s = self._totals.step, round(self._clock(), 6)
+            self._feed(dataclasses.replace(item, step=step, time_s=time_s))
         elif isinstance(item, Layout):
             self._feed(dataclasses.replace(item, coverage={**item.coverage, "loss": self._loss_coverage()}))
 
