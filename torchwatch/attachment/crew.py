@@ -9,6 +9,7 @@ import torch
 from torchwatch.probe import Probe
 from torchwatch.probes import _torch
 from torchwatch.probes.activations import ActivationProbe
+from torchwatch.probes.attention import AttentionProbe
 from torchwatch.probes.clipping import ClippingProbe
 from torchwatch.probes.flops import FlopsProbe
 from torchwatch.probes.gradients import GradientProbe
@@ -16,6 +17,7 @@ from torchwatch.probes.groups import GroupProbe
 from torchwatch.probes.inputs import InputProbe
 from torchwatch.probes.learning_rate import LearningRateProbe
 from torchwatch.probes.loss import LossProbe
+from torchwatch.probes.scaling import ScalingProbe
 from torchwatch.probes.targets import TargetProbe
 from torchwatch.probes.updates import UpdateProbe
 from torchwatch.probes.weights import WeightProbe
@@ -44,7 +46,7 @@ class Crew:
     def __init__(
         self,
         total_norm: _torch.TotalNormObserver,
-        skipped: Callable[[torch.optim.Optimizer], None],  # noqa: ARG002
+        skipped: Callable[[torch.optim.Optimizer], None],
         observing: Observing,
         host_time: Callable[[], float],  # noqa: ARG002
     ) -> None:
@@ -55,6 +57,7 @@ class Crew:
         self.flops = FlopsProbe()
         self.all: tuple[Probe, ...] = (
             GradientProbe(),
+            ScalingProbe(skipped),
             self.clipping,
             LearningRateProbe(),
             GroupProbe(),
@@ -65,6 +68,7 @@ class Crew:
             TargetProbe(observing),
             self.wiring,
             self.activations,
+            AttentionProbe(observing),
             self.flops,
         )
 

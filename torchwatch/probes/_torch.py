@@ -182,7 +182,7 @@ class OperatorObserver(_DispatchMode):  # type: ignore[misc]
     @classmethod
     def ignore_compile_internals(cls) -> bool:
         """Compiled functions are run as one; else torch would not compile, and remember that."""
-        return False
+        return True
 
     @classmethod
     def entered(cls) -> int:
@@ -368,3 +368,86 @@ def script_alias(ours: Callable[..., Any], original: Any) -> Callable[[], object
         return None
     table[id(ours)] = table[id(original)]
     return lambda: table.pop(id(ours), None)
+
+
+SkipObserver = Callable[[torch.optim.Optimizer], None]
+
+
+class _Stepping:
+    """Stands in for an optimizer while a GradScaler decides whether to step it."""
+
+    __slots__ = ("_optimizer", "stepped")
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizer = optimizer
+        self.stepped = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._optimizer, name)
+
+    def step(self, *args: Any, **kwargs: Any) -> Any:
+        self.stepped = True
+        return self._optimizer.step(*args, **kwargs)
+
+
+class _Scalers:
+    """Observes every ``GradScaler`` of the process: which steps it skips, and the scale of those it makes.
+
+    A skipped step calls no hook of the optimizer. Whether to skip is read from the device by torch itself, in
+    a method of the class that is looked up at call time; nothing is read twice. It is put back when the last
+    observer leaves. Fused optimizers skip by themselves and are not seen here.
+    """
+
+    _name = "_maybe_opt_step"
+
+    def __init__(self) -> None:
+        self._observers: list[SkipObserver] = []
+        self._original: Callable[..., Any] | None = None
+        self._ours: Callable[..., Any] | None = None
+        self._running: dict[int, tuple[torch.optim.Optimizer, Any]] = {}
+
+    def observe(self, observer: SkipObserver) -> bool:
+        """Start telling ``observer`` of skipped steps; False where this release has no such method."""
+        original = vars(torch.amp.GradScaler).get(self._name)
+        if original is None:
+            return False
+        self._observers.append(observer)
+        if self._ours is None or original is self._original:
+            self._original, self._ours = original, self._observed(original)
+            setattr(torch.amp.GradScaler, self._name, self._ours)
+        return True
+
+    def leave(self, observer: SkipObserver) -> None:
+        """Stop telling ``observer``. Wrapped by somebody else since, ours stays and does nothing."""
+        if observer in self._observers:
+            self._observers.remove(observer)
+        if self._observers or vars(torch.amp.GradScaler).get(self._name) is not self._ours:
+            return
+        setattr(torch.amp.GradScaler, self._name, self._original)
+        self._original = self._ours = None
+
+    def scale(self, optimizer: torch.optim.Optimizer | None) -> torch.Tensor | None:
+        """The scale of the scaler that is stepping ``optimizer`` now, on the device; None for any other."""
+        running = self._running.get(threading.get_ident())
+        if running is None or running[0] is not optimizer:
+            return None
+        scale = getattr(running[1], "_scale", None)
+        return scale if isinstance(scale, torch.Tensor) else None
+
+    def _observed(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def maybe_opt_step(scaler: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+            thread, stepping = threading.get_ident(), _Stepping(optimizer)
+            self._running[thread] = (optimizer, scaler)
+            try:
+                result = original(scaler, stepping, *args, **kwargs)
+                if not stepping.stepped:
+                    for observer in tuple(self._observers):
+                        observer(optimizer)
+            finally:
+                del self._running[thread]
+            return result
+
+        return maybe_opt_step
+
+
+SCALERS = _Scalers()
