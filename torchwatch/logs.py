@@ -2,8 +2,8 @@
 
 No handler is installed: one on the root logger would silence ``logging.lastResort`` and turn the host's
 ``basicConfig`` into nothing. Instead the record factory is observed, which is asked for every record that
-some logger lets pass, and ``warnings.showwarning``, which is asked for every warning that is shown. Both are put
-back when the last watcher leaves, if they are still ours.
+some logger lets pass, and ``warnings.showwarning``, which is asked for every warning that is shown. Both are
+put back when the last watcher leaves, if they are still ours.
 """
 
 from __future__ import annotations

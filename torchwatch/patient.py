@@ -118,6 +118,11 @@ class Patient:
         index = self.layer_index.get(id(module))
         return index if index is not None and self.layers[index].module() is module else None
 
+    def place_of(self, parameter: nn.Parameter) -> int | None:
+        """Index of a watched parameter; None for any other, also one at the address of a dead one."""
+        place = self.parameter_index.get(id(parameter))
+        return place if place is not None and self.parameters[place]() is parameter else None
+
     def live_parameters(self) -> Iterator[tuple[int, nn.Parameter]]:
         """Indices and parameters that still exist."""
         for index, reference in enumerate(self.parameters):
@@ -133,8 +138,8 @@ class Patient:
         sizes = tuple(len(g["params"]) for g in optimizer.param_groups)
         if entry is not None and entry.sizes == sizes:
             return entry.held
-        index = self.parameter_index
-        held = [index[id(p)] for g in optimizer.param_groups for p in g["params"] if id(p) in index]
+        found = (self.place_of(p) for g in optimizer.param_groups for p in g["params"])
+        held = [place for place in found if place is not None]
         if entry is None and not held:
             return held
         if entry is None:
@@ -171,9 +176,14 @@ class Patient:
                     inputs=layer.inputs,
                     outputs=layer.outputs,
                     attributes=_attributes(module),
+                    watched=not isinstance(module, torch.jit.ScriptModule),
                 )
             )
         return infos
+
+    def scripted(self) -> int:
+        """How many layers run inside TorchScript, where no hook fires."""
+        return sum(isinstance(layer.module(), torch.jit.ScriptModule) for layer in self.layers)
 
     def parameter_infos(self) -> list[ParameterInfo]:
         """The parameters for the layout record, with the optimizer and group that hold them."""
@@ -202,7 +212,7 @@ class Patient:
             optimizer = entry.reference()
             for group, options in enumerate(optimizer.param_groups if optimizer is not None else ()):
                 for parameter in options["params"]:
-                    index = self.parameter_index.get(id(parameter))
+                    index = self.place_of(parameter)
                     if index is not None:
                         places[index] = (number, group)
         return places

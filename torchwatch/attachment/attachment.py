@@ -48,6 +48,7 @@ from torchwatch.records import Layout, Note
 from torchwatch.schedule import Plan, Schedule, unmeasured
 
 _SIGNATURE = 8
+_UNSEEN_COMPILED = {"activations", "wiring", "inputs", "targets", "attention", "clock", "sentinel"}
 _COMPILED = "torch.compile is in use: activations and stale gradients are not measured, all else is"
 
 
@@ -530,7 +531,15 @@ class Attachment:
     def _coverage(self) -> dict[str, str]:
         coverage = {probe.name: self.guard.off.get(probe.name) or probe.coverage() for probe in self.probes}
         if self._compiled:
-            coverage["activations"] = coverage["wiring"] = "unavailable: compiled"
+            for name in _UNSEEN_COMPILED & coverage.keys():
+                if coverage[name] == "ok":
+                    coverage[name] = "unavailable: compiled"
+            if self.config.histograms:
+                coverage["histograms"] = "gradients only: compiled"
+        scripted = self.patient.scripted()
+        if scripted and coverage["activations"] == "ok":
+            whole = scripted == len(self.patient.layers)
+            coverage["activations"] = "unavailable: scripted" if whole else "scripted layers are not seen"
         if not self.clipping.available:
             coverage["clipping"] = "unavailable: norms are after clipping"
         elif self.clipping.sharded:
