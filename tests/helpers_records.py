@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torchwatch.records import (
     KINDS,
     MISSING,
+    STEP_SCALARS,
     Layout,
     OptimizerInfo,
     ParameterInfo,
@@ -33,7 +34,8 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=8,
 )
-COLUMNS = st.lists(st.floats(width=32) | st.just(None), max_size=6).map(
+_ENTRIES = st.floats(width=32) | st.just(None)
+COLUMNS = (st.lists(_ENTRIES, max_size=6) | st.builds(lambda v, n: [v] * n, _ENTRIES, st.integers(0, 9))).map(
     lambda values: np.array([MISSING if v is None else v for v in values], np.float32)
 )
 
@@ -79,6 +81,27 @@ METRICS = st.none() | st.dictionaries(TEXT, FLOATS, min_size=1, max_size=3)
 STEPS = instances(Step).flatmap(
     lambda s: METRICS.map(lambda metrics: dataclasses.replace(s, metrics=metrics))
 )
+
+
+@st.composite
+def lines(draw: st.DrawFn) -> list[Step]:
+    """Steps as they share a line: usually consecutive, one after the other, alike in some fields."""
+    steps: list[Step] = draw(st.lists(STEPS, min_size=1, max_size=4))
+    alike = draw(st.sets(st.sampled_from([n for n in STEP_SCALARS if n not in ("step", "metrics")])))
+    shared = {n: getattr(steps[0], n) for n in alike}
+    steps = [dataclasses.replace(s, **shared) for s in steps]
+    if draw(st.booleans()):
+        first = draw(st.integers(-(2**40), 2**40))
+        steps = [dataclasses.replace(s, step=first + i) for i, s in enumerate(steps)]
+    if draw(st.booleans()):
+        took = draw(st.lists(st.floats(0, 1e3), min_size=len(steps), max_size=len(steps)))
+        ended = draw(st.floats(0, 1e6))
+        for i, t in enumerate(took):
+            ended += t
+            steps[i] = dataclasses.replace(steps[i], time_s=ended, step_time_s=t)
+    return steps
+
+
 UNKNOWNS = st.builds(
     Unknown,
     name=TEXT,
@@ -92,7 +115,7 @@ def records(kind: str) -> st.SearchStrategy[Record]:
     if cls is Layout:
         return layouts()
     if cls is Steps:
-        return st.lists(STEPS, min_size=1, max_size=4).map(batch)
+        return lines().map(batch)
     return instances(cls)
 
 
@@ -101,11 +124,9 @@ def same(one: Any, other: Any) -> bool:
     if type(one) is not type(other):
         return False
     if isinstance(one, np.ndarray):
-        return (
-            one.dtype == other.dtype
-            and bool(np.array_equal(is_missing(one), is_missing(other)))
-            and bool(np.array_equal(one, other, equal_nan=True))
-        )
+        alike = one.dtype == other.dtype and np.array_equal(one, other, equal_nan=True)
+        column = alike and one.dtype == np.float32
+        return bool(alike and (not column or np.array_equal(is_missing(one), is_missing(other))))
     if isinstance(one, float):
         return one == other or (math.isnan(one) and math.isnan(other))
     if isinstance(one, dict):

@@ -30,6 +30,7 @@ from torchwatch.records import (
     Steps,
     System,
     batch,
+    expand,
     is_missing,
     missing_column,
 )
@@ -106,7 +107,10 @@ def same_history(plain: Pairs, lengths: list[int], last: int) -> None:
         for i, (a, b) in enumerate(plain, start=1)
     ]
     cuts = np.cumsum([0, *lengths])
-    batched = history_of([batch(steps[a:b]) for a, b in pairwise(cuts)])
+    lines = [batch(steps[a:b]) for a, b in pairwise(cuts)]
+    batched = history_of(lines)
+    steps = [step for line in lines for step in expand(line)]  # rounded
+    plain = [(s.loss, s.grad_norm) for s in steps]
     single = history_of(steps)
     for history in (single, batched):
         for name, column in (("loss", [a for a, _ in plain]), ("grad_norm", [b for _, b in plain])):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.helpers_records import lines, same
 from torchwatch.intervals import IntervalBuilder, tidy
-from torchwatch.records import Step
+from torchwatch.records import Step, Steps, batch, expand
 
 
 def step(number: int, **fields) -> Step:
@@ -76,3 +78,54 @@ def test_an_epoch_is_all_of_its_intervals() -> None:
 def test_tidy_numbers_restore_a_float32(value: float) -> None:
     assert np.float32(tidy(value)) == np.float32(value)
     assert tidy(tidy(value)) == tidy(value)
+
+
+@settings(max_examples=50, deadline=None)
+@given(lines(), st.integers(1, 3))
+def test_a_line_adds_up_as_its_steps_do(steps: list[Step], split: int) -> None:
+    line = batch(steps)
+    alone, together, mixed = IntervalBuilder(), IntervalBuilder(), IntervalBuilder()
+    for one in expand(line):
+        alone.add(one)
+    together.add_all(line)
+    expanded = list(expand(line))
+    for one in expanded[:split]:
+        mixed.add(one)
+    for one in expanded[split:]:
+        mixed.add_all(batch([one]))
+    assert alone.room == together.room == mixed.room
+    expected = alone.close("steps", 9.0, recorder_s=0.1)
+    assert same(together.close("steps", 9.0, recorder_s=0.1), expected)
+    assert same(mixed.close("steps", 9.0, recorder_s=0.1), expected)
+    assert same(together.close_epoch(0, 1, 9.0, {}), alone.close_epoch(0, 1, 9.0, {}))
+
+
+def test_a_line_without_steps_changes_nothing() -> None:
+    builder = IntervalBuilder()
+    builder.add_all(Steps())
+    assert builder.empty
+    assert builder.room == 200
+
+
+def test_shares_of_a_step_are_over_the_steps_that_measured_them() -> None:
+    _, interval = built(step(1, forward_s=0.1, backward_s=0.2, tokens=100), step(2), step(3, forward_s=0.2))
+    assert interval.forward_share == pytest.approx(0.3)
+    assert interval.backward_share == pytest.approx(0.4)
+    assert interval.tokens_per_s == pytest.approx(200)
+    assert interval.optimizer_share is None
+
+
+def test_what_is_measured_otherwise_goes_first() -> None:
+    _, interval = built(step(1, tokens=100), tokens_per_s=7.0)
+    assert interval.tokens_per_s == 7.0
+
+
+def test_a_run_without_epochs_keeps_no_intervals() -> None:
+    builder = IntervalBuilder(1)
+    tracemalloc.start()
+    for i in range(1, 2001):
+        builder.add(step(i))
+        builder.close("steps", i * 0.5)
+    grown = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert grown < 20_000

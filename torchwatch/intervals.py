@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
-from torchwatch.records import Epoch, Interval, Step
+from torchwatch.records import Epoch, Interval, Step, Steps, as_list
+
+N = TypeVar("N", int, float)
+Values = npt.NDArray[np.float64]
 
 
 class IntervalBuilder:
@@ -19,105 +25,202 @@ class IntervalBuilder:
 
     def __init__(self, interval_steps: int = 200) -> None:
         self.interval_steps = interval_steps
-        self._steps: list[Step] = []
+        self._pieces: list[Step | Steps] = []
+        self._count = 0
         self._index = 0
         self._opened_s = 0.0
-        self._epoch: list[Interval] = []
+        self._epoch = _Epoch()
         self._epoch_opened_s = 0.0
-        self._losses = _Sum()
 
     @property
     def room(self) -> int:
         """Steps until the interval is full."""
-        return self.interval_steps - len(self._steps)
+        return self.interval_steps - self._count
 
     @property
     def empty(self) -> bool:
         """Whether no step was added since the last interval."""
-        return not self._steps
+        return not self._pieces
 
     def add(self, step: Step) -> None:
         """Take in a step, without its columns."""
-        self._steps.append(step)
-        if step.loss is not None:
-            self._losses.add(step.loss)
+        self._pieces.append(step)
+        self._count += 1
+
+    def add_all(self, line: Steps) -> None:
+        """Take in the steps of a line: the same as adding them one by one. Its columns are not kept."""
+        if line.step:
+            self._pieces.append(line if line.columns is None else dataclasses.replace(line, columns=None))
+            self._count += len(line.step)
 
     def close(self, closed_by: str, time_s: float, **measured: float | str | None) -> Interval:
-        """The interval of the steps since the last one; ``measured`` fills fields that steps do not have."""
-        steps, self._steps = self._steps, []
-        busy = _total(s.step_time_s for s in steps)
-        wait = _total(s.wait_time_s for s in steps)
-        samples = _total(s.samples for s in steps)
-        losses = _values(s.loss for s in steps)
-        watched = _total(s.watch_time_s for s in steps) or 0.0
+        """The interval of the steps since the last one; ``measured`` fills fields that steps do not have.
+
+        ``recorder_s`` is what the recorder's thread took, ``watch_factor`` what the watching that the steps
+        tell of must be multiplied with.
+        """
+        pieces, self._pieces = self._pieces, []
+        count, self._count = self._count, 0
+        taken = _Taken(pieces)
+        losses, _ = taken.numbers("loss")
+        busy, wait, samples = taken.total("step_time_s"), taken.total("wait_time_s"), taken.total("samples")
+        watched = taken.total("watch_time_s") or 0.0
+        factor = float(measured.pop("watch_factor", None) or 1.0)
         recorder_s = measured.pop("recorder_s", None)
+        fields: dict[str, Any] = {
+            "busy_s": tidy(busy),
+            "loss_mean": _reduce(np.mean, losses),
+            "loss_std": _reduce(np.std, losses),
+            "loss_min": _reduce(np.min, losses),
+            "loss_max": _reduce(np.max, losses),
+            "lr_max": taken.highest_rate(),
+            "grad_norm_median": _reduce(np.median, taken.numbers("grad_norm")[0]),
+            "update_ratio_median": _reduce(np.median, taken.numbers("update_ratio")[0]),
+            "samples": None if samples is None else int(samples),
+            "steps_per_s": _rate(count, busy),
+            "samples_per_s": _rate(samples, busy),
+            "step_time_median_s": _reduce(np.median, taken.numbers("step_time_s")[0]),
+            "wait_share": _rate(wait, busy),
+            "watch_share": _rate(watched * factor + float(recorder_s or 0.0), busy),
+            "tokens_per_s": taken.per_second("tokens"),
+            "forward_share": taken.per_second("forward_s"),
+            "backward_share": taken.per_second("backward_s"),
+            "optimizer_share": taken.per_second("optimizer_s"),
+        }
+        first, last, epoch = _ends(pieces)
         interval = Interval(
             index=self._index,
-            first_step=steps[0].step,
-            last_step=steps[-1].step,
-            steps=len(steps),
-            epoch=steps[-1].epoch,
+            first_step=first,
+            last_step=last,
+            steps=count,
+            epoch=epoch,
             time_s=time_s,
             closed_by=closed_by,
             duration_s=tidy(time_s - self._opened_s) or 0.0,
-            busy_s=tidy(busy),
-            loss_mean=_reduce(np.mean, losses),
-            loss_std=_reduce(np.std, losses),
-            loss_min=_reduce(np.min, losses),
-            loss_max=_reduce(np.max, losses),
-            lr_max=max((max(s.lr) for s in steps if s.lr), default=None),
-            grad_norm_median=_reduce(np.median, _values(s.grad_norm for s in steps)),
-            update_ratio_median=_reduce(np.median, _values(s.update_ratio for s in steps)),
-            samples=None if samples is None else int(samples),
-            steps_per_s=_rate(len(steps), busy),
-            samples_per_s=_rate(samples, busy),
-            step_time_median_s=_reduce(np.median, _values(s.step_time_s for s in steps)),
-            wait_share=_rate(wait, busy),
-            watch_share=_rate(watched + float(recorder_s or 0.0), busy),
-            **measured,  # type: ignore[arg-type]
+            **fields | measured,
         )
         self._index += 1
         self._opened_s = time_s
-        self._epoch.append(interval)
+        self._epoch.add(interval, losses)
         return interval
 
     def close_epoch(self, epoch: int, step: int, time_s: float, metrics: dict[str, float | None]) -> Epoch:
         """The epoch of the intervals since the last one."""
-        intervals, self._epoch = self._epoch, []
-        busy = _total(i.busy_s for i in intervals)
-        samples = _total(i.samples for i in intervals)
-        waited = _total(
-            None if i.wait_share is None or i.busy_s is None else i.wait_share * i.busy_s for i in intervals
-        )
-        record = Epoch(
+        sums, self._epoch = self._epoch, _Epoch()
+        opened_s, self._epoch_opened_s = self._epoch_opened_s, time_s
+        return Epoch(
             epoch=epoch,
             step=step,
-            steps=sum(i.steps for i in intervals),
+            steps=sums.steps,
             time_s=time_s,
-            duration_s=tidy(time_s - self._epoch_opened_s) or 0.0,
-            loss_mean=self._losses.mean(),
-            samples=None if samples is None else int(samples),
-            samples_per_s=_rate(samples, busy),
-            wait_share=_rate(waited, busy),
+            duration_s=tidy(time_s - opened_s) or 0.0,
+            loss_mean=tidy(sums.loss / sums.losses) if sums.losses else None,
+            samples=sums.samples,
+            samples_per_s=_rate(sums.samples, sums.busy_s),
+            wait_share=_rate(sums.wait_s, sums.busy_s),
             metrics=metrics,
         )
-        self._epoch_opened_s = time_s
-        self._losses = _Sum()
-        return record
 
 
-class _Sum:
-    """A running mean."""
+class _Epoch:
+    """Sums over the intervals of an epoch; one that an interval did not measure is None."""
 
     def __init__(self) -> None:
-        self._total, self._count = 0.0, 0
+        self.steps = self.losses = 0
+        self.loss = 0.0
+        self.samples: int | None = None
+        self.busy_s: float | None = None
+        self.wait_s: float | None = None
 
-    def add(self, value: float) -> None:
-        self._total += value
-        self._count += 1
+    def add(self, interval: Interval, losses: Values) -> None:
+        """Take in an interval and the losses of its steps."""
+        first = self.steps == 0
+        self.steps += interval.steps
+        self.loss += _sum(losses)
+        self.losses += len(losses)
+        waited = None
+        if interval.wait_share is not None and interval.busy_s is not None:
+            waited = interval.wait_share * interval.busy_s
+        self.samples = interval.samples if first else _plus(self.samples, interval.samples)
+        self.busy_s = interval.busy_s if first else _plus(self.busy_s, interval.busy_s)
+        self.wait_s = waited if first else _plus(self.wait_s, waited)
 
-    def mean(self) -> float | None:
-        return tidy(self._total / self._count) if self._count else None
+
+def _plus(one: N | None, other: N | None) -> N | None:
+    return None if one is None or other is None else one + other
+
+
+class _Taken:
+    """Fields of the steps of an interval, gathered from single steps and lines alike."""
+
+    def __init__(self, pieces: list[Step | Steps]) -> None:
+        self._pieces = pieces
+
+    def numbers(self, name: str) -> tuple[Values, bool]:
+        """What was measured, in order, and whether every step measured it."""
+        arrays: list[Values] = []
+        singles: list[float] = []
+        whole = True
+        for piece in self._pieces:
+            value = getattr(piece, name)
+            if isinstance(value, np.ndarray):
+                arrays += [np.array(singles, np.float64), value] if singles else [value]
+                singles = []
+            elif isinstance(piece, Steps):
+                known = [v for v in value or () if v is not None]
+                whole = whole and len(known) == len(piece.step)
+                singles += known
+            elif value is None:
+                whole = False
+            else:
+                singles.append(value)
+        return np.concatenate([*arrays, np.array(singles, np.float64)]), whole
+
+    def total(self, name: str) -> float | None:
+        """The sum, None where one step did not measure it."""
+        values, whole = self.numbers(name)
+        return _sum(values) if whole and len(values) else None
+
+    def per_second(self, name: str) -> float | None:
+        """The sum over the step times of those steps that measured both."""
+        if all(getattr(piece, name) is None for piece in self._pieces):
+            return None
+        amounts, seconds = self._aligned(name), self._aligned("step_time_s")
+        both = ~(np.isnan(amounts) | np.isnan(seconds))
+        return _rate(_sum(amounts[both]), _sum(seconds[both]))
+
+    def highest_rate(self) -> float | None:
+        """The largest learning rate of all groups and steps."""
+        rates: list[float] = []
+        for piece in self._pieces:
+            groups = piece.lr or [] if isinstance(piece, Steps) else [piece.lr]
+            known = {id(group): group for group in groups if group}  # usually one for all
+            rates += map(max, known.values())
+        return max(rates, default=None)
+
+    def _aligned(self, name: str) -> Values:
+        """An entry per step, NaN where it was not measured."""
+        values: list[float] = []
+        for piece in self._pieces:
+            value = getattr(piece, name)
+            if isinstance(piece, Steps):
+                values += [math.nan] * len(piece.step) if value is None else _nan_for_none(as_list(value))
+            else:
+                values += _nan_for_none([value])
+        return np.array(values, np.float64)
+
+
+def _nan_for_none(values: list[float | None]) -> list[float]:
+    return [math.nan if v is None else v for v in values]
+
+
+def _ends(pieces: list[Step | Steps]) -> tuple[int, int, int | None]:
+    """First and last step, and the last one's epoch."""
+    first, last = pieces[0], pieces[-1]
+    first_step = first.step[0] if isinstance(first, Steps) else first.step
+    if isinstance(last, Steps):
+        return first_step, last.step[-1], last.epoch[-1] if last.epoch else None
+    return first_step, last.step, last.epoch
 
 
 def tidy(value: float | None) -> float | None:
@@ -127,19 +230,13 @@ def tidy(value: float | None) -> float | None:
     return float(f"{value:.9g}")
 
 
-def _values(values: Iterable[float | None]) -> list[float]:
-    return [v for v in values if v is not None]
+def _sum(values: Values) -> float:
+    with np.errstate(invalid="ignore", over="ignore"):
+        return float(values.sum())
 
 
-def _total(values: Iterable[float | None]) -> float | None:
-    """The sum, None when any summand was not measured."""
-    listed = list(values)
-    known = _values(listed)
-    return float(sum(known)) if listed and len(known) == len(listed) else None
-
-
-def _reduce(function: Callable[[list[float]], np.floating], values: list[float]) -> float | None:
-    if not values:
+def _reduce(function: Callable[[Values], np.floating], values: Values) -> float | None:
+    if not len(values):
         return None
     with np.errstate(invalid="ignore", over="ignore"):
         return tidy(float(function(values)))

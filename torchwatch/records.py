@@ -8,6 +8,12 @@ A record is a frozen dataclass; its fields are the keys of one JSON line. Fields
 measured holds :data:`MISSING`, a NaN with a payload of its own (the idea of R's ``NA_real_``); every other
 NaN or infinity *was* measured. Use :func:`is_missing` and :func:`is_bad` to tell them apart.
 
+In the file a column's entries have four significant digits (:func:`rounded_columns` is applied before checks
+see a step, so that live equals replay; exact zeros, NaN, infinities and MISSING stay what they are), and a
+column that says the same in every entry is ``{"n": 150, "all": 0}``.
+
+**Many steps in one line**: see :class:`Steps`, and :mod:`torchwatch.codec.steps` for how it is written.
+
 **Strict JSON**: a non-finite number is written as ``null`` and the line's ``nonfinite`` map says which it was
 (``{"loss": "nan", "grad_norms.3": "inf"}``, or ``{"grad_norms": "nan"}`` for all entries of a column);
 decoding restores it. :mod:`torchwatch.codec` has the rules.
@@ -24,6 +30,8 @@ import typing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 
 from torchwatch import codec
@@ -235,39 +243,49 @@ STEP_NUMBERS = tuple(
 """Fields of a step that are one number or truth value."""
 
 
+Numbers = list[float | None] | npt.NDArray[np.float64]
+"""A float of several steps: an array where every step measured it, else a list with None in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Steps(Record):
     """Consecutive fast steps in one line: every scalar of :class:`Step` as a list with one entry per step.
 
-    A scalar that no step measured is left out; None stands where one step did not measure it. ``metrics``
-    maps a name to such a list. ``columns`` maps an index into these lists (as text) to that step's columns.
+    A scalar that no step measured is left out; None stands where one step did not measure it. Floats that
+    every step measured are float64 arrays, in a record that was read or :func:`batch` made. ``metrics`` maps
+    a name to such numbers. ``columns`` maps an index into these lists (as text) to that step's columns.
+
+    In the file consecutive step numbers are ``step``, the first, and ``count``; the map ``same`` holds the
+    scalars that are the same at every step; ``time_s`` is the first step's time alone where each step began
+    when the one before ended (the others follow from ``step_time_s``); a scalar that most steps did not
+    measure is a map from index to value.
     """
 
     kind: ClassVar[str] = "steps"
     step: list[int] = field(default_factory=list)
     epoch: list[int | None] | None = None
-    time_s: list[float] | None = None
-    loss: list[float | None] | None = None
+    time_s: Numbers | None = None
+    loss: Numbers | None = None
     loss_source: list[str | None] | None = None
     lr: list[list[float] | None] | None = None
     samples: list[int | None] | None = None
-    step_time_s: list[float | None] | None = None
-    wait_time_s: list[float | None] | None = None
-    grad_norm: list[float | None] | None = None
-    grad_norm_preclip: list[float | None] | None = None
+    step_time_s: Numbers | None = None
+    wait_time_s: Numbers | None = None
+    grad_norm: Numbers | None = None
+    grad_norm_preclip: Numbers | None = None
     clipped: list[bool | None] | None = None
-    update_ratio: list[float | None] | None = None
-    grad_scale: list[float | None] | None = None
+    update_ratio: Numbers | None = None
+    grad_scale: Numbers | None = None
     skipped: list[bool | None] | None = None
     foreign_optimizer: list[bool | None] | None = None
     stale_gradients: list[bool | None] | None = None
-    metrics: dict[str, list[float | None]] | None = None
-    watch_time_s: list[float | None] | None = None
+    metrics: dict[str, Numbers] | None = None
+    watch_time_s: Numbers | None = None
     momentum: list[list[float] | None] | None = None
     weight_decay: list[list[float] | None] | None = None
-    forward_s: list[float | None] | None = None
-    backward_s: list[float | None] | None = None
-    optimizer_s: list[float | None] | None = None
+    forward_s: Numbers | None = None
+    backward_s: Numbers | None = None
+    optimizer_s: Numbers | None = None
     tokens: list[int | None] | None = None
     fingerprint: list[str | None] | None = None
     inputs: list[dict[str, Any] | None] | None = None
@@ -570,6 +588,8 @@ def encode(record: Record) -> bytes:
     found = codec.Nonfinite()
     if isinstance(record, Unknown):
         body = {**codec.map_to_json(record.data, found, ""), "kind": record.name}
+    elif isinstance(record, Steps):
+        body = {"kind": record.kind, **codec.steps_to_json(record, found)}
     else:
         body = {"kind": record.kind, **codec.fields_to_json(record, found, keep_none=record.keep_none)}
     words = found.words()
@@ -597,12 +617,17 @@ def decode(line: bytes | str) -> Record:
     cls = KINDS.get(kind)
     if cls is None:
         return Unknown(name=kind, data=body)
+    if cls is Steps:
+        return _decode_steps(body)
     record = typing.cast("Record", codec.build(cls, body))
-    if isinstance(record, Steps):
-        _require_even(record)
-    elif isinstance(record, Layout):
+    if isinstance(record, Layout):
         _require_known(record)
     return record
+
+
+def _decode_steps(body: dict[str, Any]) -> Steps:
+    known = codec.steps_from_json(body, _ENTRIES)
+    return Steps(**known, columns=codec.build(_StepsColumns, body).columns)
 
 
 def decode_header(line: bytes | str) -> RunHeader:
@@ -632,14 +657,6 @@ def decode_header(line: bytes | str) -> RunHeader:
         raise NotARunFile(f"its header is damaged ({error})") from error
 
 
-def _require_even(record: Steps) -> None:
-    """Raises ValueError unless every list of a ``steps`` line has one entry per step."""
-    lists = [getattr(record, n) for n in STEP_SCALARS if n not in ("step", "metrics")]
-    lists += (record.metrics or {}).values()
-    if any(v is not None and len(v) != len(record.step) for v in lists):
-        raise ValueError("Steps: lists of different lengths")
-
-
 def _require_known(record: Layout) -> None:
     """Raises ValueError unless every parameter's layer, optimizer and group exist."""
     groups = [len(o.groups) for o in record.optimizers]
@@ -653,16 +670,17 @@ def _require_known(record: Layout) -> None:
 
 
 def expand(record: Steps) -> Iterator[Step]:
-    """The single steps of a ``steps`` line, equal to what was batched into it.
+    """The single steps of a ``steps`` line, equal to what was batched into it, rounded.
 
     Only metrics lose a shade: an empty map comes back as None, and an entry that is None as absent.
     """
-    names = [n for n in STEP_SCALARS if n not in ("step", "metrics") and getattr(record, n) is not None]
-    lists = [getattr(record, n) for n in names]
+    names = [n for n in _ENTRIES if getattr(record, n) is not None]
+    lists = [as_list(getattr(record, n)) for n in names]
+    metrics = {k: as_list(v) for k, v in (record.metrics or {}).items()}
     for i, step in enumerate(record.step):
         values = {n: column[i] for n, column in zip(names, lists, strict=True)}
         if record.metrics is not None:
-            seen = {k: v[i] for k, v in record.metrics.items() if v[i] is not None}
+            seen = {k: v[i] for k, v in metrics.items() if v[i] is not None}
             values["metrics"] = seen or None
         columns = (record.columns or {}).get(str(i))
         if columns is not None:
@@ -670,14 +688,18 @@ def expand(record: Steps) -> Iterator[Step]:
         yield Step(step=step, **values)
 
 
+def as_list(values: Any) -> Any:
+    """A field of a ``steps`` record as a list of Python values, None where it is None."""
+    return values.tolist() if isinstance(values, np.ndarray) else values
+
+
 def batch(steps: list[Step]) -> Steps:
-    """Several steps as one ``steps`` line; :func:`expand` gives them back."""
+    """Several steps as one ``steps`` line, :func:`rounded_line` applied; :func:`expand` gives them back."""
     values: dict[str, Any] = {"step": [s.step for s in steps]}
-    for name in STEP_SCALARS:
-        if name not in ("step", "metrics"):
-            column = [getattr(s, name) for s in steps]
-            if any(v is not None for v in column):
-                values[name] = column
+    for name in _ENTRIES:
+        column = [getattr(s, name) for s in steps]
+        if any(v is not None for v in column):
+            values[name] = column
     names = {k: None for s in steps for k in s.metrics or ()}
     if names:
         values["metrics"] = {k: [(s.metrics or {}).get(k) for s in steps] for k in names}
@@ -686,4 +708,43 @@ def batch(steps: list[Step]) -> Steps:
         for i, s in enumerate(steps)
         if any(getattr(s, n) is not None for n in STEP_COLUMNS)
     }
-    return Steps(**values, columns=columns or None)
+    return rounded_line(Steps(**values, columns=columns or None))
+
+
+def rounded_line(record: Steps) -> Steps:
+    """The line with its scalars rounded as :func:`torchwatch.codec.rounded_steps` says; columns as they are.
+
+    To be done before the checks see it; doing it again changes nothing.
+    """
+    values = {n: getattr(record, n) for n in STEP_SCALARS}
+    return dataclasses.replace(record, **codec.rounded_steps(values))
+
+
+def rounded_columns(step: Step) -> Step:
+    """The step with its columns rounded to four significant digits, to be done before the checks see it.
+
+    Exact zeros, NaN, infinities and MISSING keep their bits; doing it again changes nothing.
+    """
+    found = {n: c for n in STEP_COLUMNS[:-1] if (c := getattr(step, n)) is not None}
+    layers = step.activations or {}
+    columns = [*found.values(), *layers.values()]
+    if not columns:
+        return step
+    parts = iter(np.split(codec.rounded(np.concatenate(columns)), np.cumsum([len(c) for c in columns])[:-1]))
+    changed: dict[str, Any] = {name: next(parts) for name in found}
+    if step.activations is not None:
+        changed["activations"] = {name: next(parts) for name in layers}
+    return dataclasses.replace(step, **changed)
+
+
+@dataclass(frozen=True, slots=True)
+class _StepsColumns:
+    """What of a ``steps`` line is read as in any other record."""
+
+    columns: dict[str, StepColumns] | None = None
+
+
+_ENTRIES = {
+    n: t for n, t in codec.field_types(Step).items() if n in STEP_SCALARS and n not in ("step", "metrics")
+}
+"""Type of a step's entry in a ``steps`` line, by field."""

@@ -243,7 +243,7 @@ def test_the_example_of_schema_1_reads_for_ever() -> None:
     got = read_records(EXAMPLE)
     records = list(got)
     assert (got.torn_lines, got.unknown_lines) == (0, 0)
-    assert {r.kind for r in records} == set(KINDS)
+    assert {r.kind for r in records} == set(KINDS) - {"histogram"}  # a kind that came later
     assert got.header.name == "digits"
     assert got.end is not None
     assert (got.end.status, got.end.health_score) == ("finished", 61)

@@ -38,26 +38,35 @@ class Buckets:
         self._high = np.pad(self._high, ((0, rows), (0, 0)), constant_values=-math.inf)
 
     def add(self, steps: Steps, values: Values, measured: npt.NDArray[np.bool_]) -> None:
-        """Take in ``BUCKET`` steps: ``values`` and ``measured`` are (scalars, BUCKET)."""
+        """Take in one or several times ``BUCKET`` steps: ``values`` and ``measured`` are (scalars, steps)."""
+        rows, several = len(values), len(steps) // BUCKET
+        fine = (measured & np.isfinite(values)).reshape(rows, several, BUCKET)
+        values = values.reshape(rows, several, BUCKET)
+        count = fine.sum(axis=2, dtype=np.float64)
+        total = np.where(fine, values, 0.0).sum(axis=2)
+        mean = np.divide(total, count, out=np.zeros((rows, several)), where=count > 0)
+        low = np.where(fine, values, math.inf).min(axis=2)
+        high = np.where(fine, values, -math.inf).max(axis=2)
+        for i in range(several):
+            self._open(int(steps[i * BUCKET]))
+            at = self._used - 1
+            self._mean[:rows, at] = _joined(
+                self._mean[:rows, at], self._count[:rows, at], mean[:, i], count[:, i]
+            )
+            self._count[:rows, at] += count[:, i]
+            np.minimum(self._low[:rows, at], low[:, i], out=self._low[:rows, at])
+            np.maximum(self._high[:rows, at], high[:, i], out=self._high[:rows, at])
+            self._edges[at, 1] = steps[(i + 1) * BUCKET - 1]
+            self._filled += 1
+
+    def _open(self, step: int) -> None:
+        """Make sure that the last bucket has room; a new one begins at the step."""
         if self._filled == self._width or not self._used:
             if self._used == MOST:
                 self._halve()
             self._used += 1
             self._filled = 0
-            self._edges[self._used - 1] = steps[0]
-        at, rows = self._used - 1, len(values)
-        fine = measured & np.isfinite(values)
-        count = fine.sum(axis=1, dtype=np.float64)
-        total = np.where(fine, values, 0.0).sum(axis=1)
-        mean = np.divide(total, count, out=np.zeros(rows), where=count > 0)
-        self._mean[:rows, at] = _joined(self._mean[:rows, at], self._count[:rows, at], mean, count)
-        self._count[:rows, at] += count
-        low = np.where(fine, values, math.inf).min(axis=1)
-        high = np.where(fine, values, -math.inf).max(axis=1)
-        self._low[:rows, at] = np.minimum(self._low[:rows, at], low)
-        self._high[:rows, at] = np.maximum(self._high[:rows, at], high)
-        self._edges[at, 1] = steps[-1]
-        self._filled += 1
+            self._edges[self._used - 1] = step
 
     def means(self, row: int) -> tuple[Steps, Values]:
         """Middle step and mean of every bucket that holds a finite value."""

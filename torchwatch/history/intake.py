@@ -8,10 +8,12 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
+import numpy as np
+
 from torchwatch.history.columns import ColumnHistory
 from torchwatch.history.learning_rate import LearningRate
 from torchwatch.history.rows import Fields, Rows
-from torchwatch.history.scalars import Scalars
+from torchwatch.history.scalars import Scalars, Values
 from torchwatch.records import (
     STEP_COLUMNS,
     STEP_NUMBERS,
@@ -105,18 +107,18 @@ class Intake:
         self.new_from = record.step
 
     def _take_steps(self, record: Steps) -> None:
-        if not record.step:
+        count = len(record.step)
+        if not count:
             return
-        values: dict[str, Sequence[Any]] = {
+        values: dict[str, Sequence[Any] | Values] = {
             name: column for name in STEP_NUMBERS if (column := getattr(record, name)) is not None
         }
-        epochs = record.epoch or [None] * len(record.step)
+        epochs = record.epoch or [None] * count
         if record.lr is not None:
-            rates = values["lr"] = [_largest(r) for r in record.lr]
-            self._rate.extend(record.step, epochs, rates)
+            values["lr"] = self._take_rates(record.step, epochs, record.lr)
         values |= {f"metrics.{k}": v for k, v in (record.metrics or {}).items()}
         self._see(n for n in _MAPS if getattr(record, n) is not None)
-        self._see(n for n, v in values.items() if n not in self._seen and any(x is not None for x in v))
+        self._see(n for n, v in values.items() if n not in self._seen and _any(v))
         self._scalars.extend(record.step, values)
         if record.columns:
             for index, step in enumerate(record.step):
@@ -124,8 +126,21 @@ class Intake:
                 if columns is not None:
                     self._put_columns(step, columns)
         last_epoch = next((e for e in reversed(epochs) if e is not None), None)
-        self._at(record.step[-1], last_epoch, record.time_s[-1] if record.time_s else 0.0)
+        last_s = None if record.time_s is None else record.time_s[-1]
+        self._at(record.step[-1], last_epoch, float(last_s or 0.0))
         self.new_from = record.step[0]
+
+    def _take_rates(
+        self, steps: Sequence[int], epochs: Sequence[int | None], groups: Sequence[list[float] | None]
+    ) -> Sequence[float | None] | Values:
+        """The largest rate of every step, followed for warm-up and rises; usually one for all steps."""
+        if groups[0] is not None and groups[0] == groups[-1] and groups.count(groups[0]) == len(groups):
+            rate = _largest(groups[0])
+            self._rate.extend(steps[:1], epochs[:1], [rate])
+            return [None] * len(steps) if rate is None else np.full(len(steps), rate)
+        rates = [_largest(r) for r in groups]
+        self._rate.extend(steps, epochs, rates)
+        return rates
 
     def _take_interval(self, record: Interval) -> None:
         self._slow.clear()
@@ -197,6 +212,10 @@ class Intake:
 
 def _names(layout: Layout) -> tuple[list[str], list[str]]:
     return [x.name for x in layout.layers], [p.name for p in layout.parameters]
+
+
+def _any(values: Sequence[Any] | Values) -> bool:
+    return isinstance(values, np.ndarray) or any(v is not None for v in values)
 
 
 def _largest(rates: Any) -> float | None:

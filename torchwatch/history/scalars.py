@@ -24,6 +24,7 @@ MOST_NAMES = 256
 
 _CAPACITY = 2 * WINDOW
 _CHUNK = WINDOW // 2
+_NUMBERS = frozenset({float, int, bool, np.float64})
 
 Values = npt.NDArray[np.float64]
 
@@ -52,12 +53,13 @@ class Scalars:
         self._steps = np.zeros(_CAPACITY, np.int64)
         self._values = np.full((16, _CAPACITY), math.nan)
         self._measured = np.zeros((16, _CAPACITY), np.bool_)
-        self._gap: list[int] = []  # per row: position after the last unmeasured step
+        self._gap = np.zeros(16, np.int64)  # per row: position after the last unmeasured step
         self._end = 0
         self._folded = 0
         self._buckets = Buckets(16)
         self._anchors: list[tuple[list[int], list[float]]] = []
-        self._best: list[tuple[int, float] | None] = []
+        self._lowest = np.full(16, math.inf)
+        self._lowest_at = np.zeros(16, np.int64)
 
     def __contains__(self, name: object) -> bool:
         return name in self._rows
@@ -73,31 +75,32 @@ class Scalars:
                 self._values[row, at] = number
                 self._measured[row, at] = True
                 self._remember(row, step, number)
-        gap = self._gap
-        for row in np.flatnonzero(~self._measured[: len(gap), at]).tolist():
-            gap[row] = at + 1
+        rows = len(self._rows)
+        self._gap[:rows][~self._measured[:rows, at]] = at + 1
         self._fold()
 
-    def extend(self, steps: Sequence[int], values: Mapping[str, Sequence[Any]]) -> None:
-        """Append consecutive steps: the same as putting them one by one."""
+    def extend(self, steps: Sequence[int], values: Mapping[str, Sequence[Any] | Values]) -> None:
+        """Append consecutive steps: the same as putting them one by one. Arrays are measured throughout."""
         for start in range(0, len(steps), _CHUNK):
             part = slice(start, start + _CHUNK)
             self._extend(steps[part], {name: column[part] for name, column in values.items()})
 
-    def _extend(self, steps: Sequence[int], values: Mapping[str, Sequence[Any]]) -> None:
+    def _extend(self, steps: Sequence[int], values: Mapping[str, Sequence[Any] | Values]) -> None:
         at = self._room(len(steps))
         where = slice(at, self._end)
         self._steps[where] = steps
+        taken = []
         for name, column in values.items():
             numbers, measured = _numbers(column)
-            row = self._row(name, at) if measured.any() else None
+            row = self._row(name, at) if measured is None or measured.any() else None
             if row is not None:
                 self._values[row, where] = numbers
-                self._measured[row, where] = measured
-                self._remember_all(row, self._steps[where][measured], numbers[measured])
-        absent = ~self._measured[: len(self._gap), where]
-        for row in np.flatnonzero(absent.any(axis=1)).tolist():
-            self._gap[row] = at + int(np.flatnonzero(absent[row])[-1]) + 1
+                self._measured[row, where] = True if measured is None else measured
+                taken.append(row)
+        self._remember_all(taken, where)
+        there = self._measured[: len(self._rows), where]
+        gaps = np.flatnonzero(~there.all(axis=1))
+        self._gap[gaps] = self._end - there[gaps, ::-1].argmin(axis=1)
         self._fold()
 
     def window(self, name: str, last: int | None) -> Series:
@@ -138,7 +141,9 @@ class Scalars:
     def best(self, name: str) -> tuple[int, float] | None:
         """Step and value of the smallest finite value so far; the first of equals."""
         row = self._rows.get(name)
-        return None if row is None else self._best[row]
+        if row is None or self._lowest[row] == math.inf:
+            return None
+        return int(self._lowest_at[row]), float(self._lowest[row])
 
     def _room(self, count: int) -> int:
         """Position of the first of ``count`` new steps, all marked as unmeasured."""
@@ -151,18 +156,19 @@ class Scalars:
             self._measured[:, :size] = self._measured[:, keep].copy()
             self._measured[:, size:] = False
             self._end, self._folded = size, 0
-            self._gap = [max(0, g - shift) for g in self._gap]
+            self._gap = np.maximum(0, self._gap - shift)
         at = self._end
         self._end += count
         self.seen += count
         return at
 
     def _fold(self) -> None:
-        while self._end - self._folded >= WINDOW + BUCKET:
-            part = slice(self._folded, self._folded + BUCKET)
+        buckets = (self._end - self._folded - WINDOW) // BUCKET
+        if buckets > 0:
+            part = slice(self._folded, self._folded + buckets * BUCKET)
             rows = len(self._rows)
             self._buckets.add(self._steps[part], self._values[:rows, part], self._measured[:rows, part])
-            self._folded += BUCKET
+            self._folded = part.stop
 
     def _row(self, name: str, at: int) -> int | None:
         """The row of a name; a new one has no values before position ``at``."""
@@ -175,15 +181,17 @@ class Scalars:
         if row >= len(self._values):
             self._grow()
         self._rows[name] = row
-        self._gap.append(at)
+        self._gap[row] = at
         self._anchors.append(([], []))
-        self._best.append(None)
         return row
 
     def _grow(self) -> None:
         more = len(self._values)
         self._values = np.concatenate([self._values, np.full((more, _CAPACITY), math.nan)])
         self._measured = np.concatenate([self._measured, np.zeros((more, _CAPACITY), np.bool_)])
+        self._gap = np.concatenate([self._gap, np.zeros(more, np.int64)])
+        self._lowest = np.concatenate([self._lowest, np.full(more, math.inf)])
+        self._lowest_at = np.concatenate([self._lowest_at, np.zeros(more, np.int64)])
         self._buckets.grow(more)
 
     def _remember(self, row: int, step: int, value: float) -> None:
@@ -191,21 +199,25 @@ class Scalars:
         if len(steps) < ANCHOR and step > 0:
             steps.append(step)
             values.append(value)
-        best = self._best[row]
-        if math.isfinite(value) and (best is None or value < best[1]):
-            self._best[row] = (step, value)
+        if value < self._lowest[row] and math.isfinite(value):
+            self._lowest[row], self._lowest_at[row] = value, step
 
-    def _remember_all(self, row: int, steps: npt.NDArray[np.int64], values: Values) -> None:
-        kept, numbers = self._anchors[row]
-        if len(kept) < ANCHOR:
-            fresh = np.flatnonzero(steps > 0)[: ANCHOR - len(kept)]
-            kept.extend(steps[fresh].tolist())
-            numbers.extend(values[fresh].tolist())
-        fine = np.where(np.isfinite(values), values, math.inf)
-        lowest = int(fine.argmin())
-        best = self._best[row]
-        if fine[lowest] < (math.inf if best is None else best[1]):
-            self._best[row] = (int(steps[lowest]), float(values[lowest]))
+    def _remember_all(self, rows: list[int], where: slice) -> None:
+        """Anchors and smallest values of the rows, as :meth:`_remember` keeps them step by step."""
+        if not rows:
+            return
+        steps, values, measured = self._steps[where], self._values[rows, where], self._measured[rows, where]
+        for at, row in enumerate(rows):
+            kept, numbers = self._anchors[row]
+            if len(kept) < ANCHOR:
+                fresh = np.flatnonzero(measured[at] & (steps > 0))[: ANCHOR - len(kept)]
+                kept.extend(steps[fresh].tolist())
+                numbers.extend(values[at, fresh].tolist())
+        fine = np.where(measured & np.isfinite(values), values, math.inf)
+        places = fine.argmin(axis=1)
+        lowest = fine[np.arange(len(rows)), places]
+        for at in np.flatnonzero(lowest < self._lowest[rows]).tolist():
+            self._lowest[rows[at]], self._lowest_at[rows[at]] = lowest[at], steps[places[at]]
 
 
 def _series(steps: npt.NDArray[np.int64], values: Values) -> Series:
@@ -219,10 +231,12 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float, np.number, np.bool_)) else None
 
 
-def _numbers(column: Sequence[Any]) -> tuple[Values, npt.NDArray[np.bool_]]:
-    """Values and which of them were measured."""
-    if all(type(v) is float for v in column):
-        return np.array(column, np.float64), np.ones(len(column), np.bool_)
+def _numbers(column: Sequence[Any] | Values) -> tuple[Values, npt.NDArray[np.bool_] | None]:
+    """Values and which of them were measured; None: all."""
+    if isinstance(column, np.ndarray):
+        return column, None
+    if set(map(type, column)) <= _NUMBERS:
+        return np.array(column, np.float64), None
     numbers = [_number(v) for v in column]
     measured = np.array([v is not None for v in numbers], np.bool_)
     return np.array([math.nan if v is None else v for v in numbers], np.float64), measured

@@ -21,11 +21,13 @@ from torchwatch.records import (
     Layout,
     Log,
     Note,
+    Numbers,
     Record,
     RunHeader,
     Step,
     Steps,
     System,
+    as_list,
 )
 from torchwatch.report.layer_columns import LayerColumns
 from torchwatch.report.trace import Floats, Points, Trace, curve, moving_median
@@ -150,12 +152,12 @@ class Collector:
     def _fast_steps(self, record: Steps) -> None:
         if not record.step:
             return
-        self._moved(len(record.step), record.step[-1], record.time_s[-1] if record.time_s else 0.0)
+        self._moved(len(record.step), record.step[-1], _end(record.time_s))
         for name in _SCALARS:
-            self._scalar(name).add_all(record.step, getattr(record, name) or [])
+            self._scalar(name).add_all(record.step, as_list(getattr(record, name)) or [])
         self._scalar("lr").add_all(record.step, [_highest(lr) for lr in record.lr or []])
         for name, values in (record.metrics or {}).items():
-            self._metric(name, record.step, values)
+            self._metric(name, record.step, as_list(values))
         for index, columns in (record.columns or {}).items():
             self._layers.take(record.step[int(index)], columns)
 
@@ -206,6 +208,10 @@ class Collector:
             maps=self._layers.maps(out.last_step),
         )
         return out
+
+
+def _end(times: Numbers | None) -> float:
+    return 0.0 if times is None else float(times[-1] or 0.0)
 
 
 def _highest(lr: list[float] | None) -> float | None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from torchwatch.records import (
     STEP_COLUMNS,
+    STEP_NUMBERS,
     STEP_SCALARS,
     Alert,
     Column,
@@ -39,7 +40,9 @@ COLUMN_BYTES = 16 << 20
 MOST_RECORDS = 20_000
 """Records kept of one kind (interval, epoch, eval, system, log, note); then every second one is dropped."""
 
-SCALARS = tuple(n for n in STEP_SCALARS if n not in ("step", "loss_source", "metrics"))
+_PER_GROUP = ("lr", "momentum", "weight_decay")
+
+SCALARS = tuple(n for n in STEP_SCALARS if n in (*STEP_NUMBERS, *_PER_GROUP))
 """Names that every run can be asked for, measured or not."""
 
 _OBJECT_BYTES = 300  # what an array object costs beyond its numbers
@@ -84,9 +87,13 @@ class _Scalar:
         self._values = array("d")
         self._rows: array[int] | None = None
 
-    def extend(self, row: int, values: list[Any]) -> None:
-        if row == len(self._values) and self._rows is None and None not in values:
-            self._values.extend(values)
+    def extend(self, row: int, values: list[Any] | npt.NDArray[np.float64]) -> None:
+        whole = isinstance(values, np.ndarray)
+        if row == len(self._values) and self._rows is None and (whole or None not in values):
+            if isinstance(values, np.ndarray):
+                self._values.frombytes(values.tobytes())
+            else:
+                self._values.extend(values)
             return
         if self._rows is None:
             self._rows = array("q", range(len(self._values)))
@@ -199,7 +206,7 @@ class Contents:
         for name in SCALARS:
             value = getattr(record, name)
             if value is not None:
-                self._put(name, row, [_largest(value) if name == "lr" else value])
+                self._put(name, row, [_largest(value) if name in _PER_GROUP else value])
         for name, value in (record.metrics or {}).items():
             self._put(f"metrics.{name}", row, [value])
         self._add_columns(record.step, record)
@@ -210,7 +217,7 @@ class Contents:
         for name in SCALARS:
             values = getattr(record, name)
             if values is not None:
-                self._put(name, row, [_largest(v) for v in values] if name == "lr" else values)
+                self._put(name, row, [_largest(v) for v in values] if name in _PER_GROUP else values)
         for name, values in (record.metrics or {}).items():
             self._put(f"metrics.{name}", row, values)
         for i, step in enumerate(record.step if record.columns else ()):
@@ -218,7 +225,7 @@ class Contents:
             if columns is not None:
                 self._add_columns(step, columns)
 
-    def _put(self, name: str, row: int, values: list[Any]) -> None:
+    def _put(self, name: str, row: int, values: list[Any] | npt.NDArray[np.float64]) -> None:
         scalar = self.scalars.get(name)
         if scalar is None:
             scalar = self.scalars[name] = _Scalar()

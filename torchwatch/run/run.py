@@ -65,9 +65,9 @@ class Run:
         """A scalar over the steps; empty when it was not measured.
 
         Args:
-            name: a field of the step records ("loss"; "lr" is the largest over the groups; booleans are 0 and
-                1), "metrics.<name>" for a metric logged with the steps, or a metric of the evaluations or
-                epochs ("val_loss").
+            name: a field of the step records ("loss"; "lr", "momentum" and "weight_decay" are the largest of
+                their groups; booleans are 0 and 1), "metrics.<name>" for a metric logged with the steps, or a
+                metric of the evaluations or epochs ("val_loss").
 
         Raises:
             KeyError: there is no such name, with the nearest that there is.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from torchwatch.records import Alert, End, Epoch, Eval, Interval, RunHeader, Step, Steps, System
+from torchwatch.records import Alert, End, Epoch, Eval, Interval, RunHeader, Step, Steps, System, as_list
 from torchwatch.sinks.lines import count, plural, seconds
 from torchwatch.text import duration, number, printable, size
 
@@ -162,5 +162,5 @@ def _rate(per_s: float) -> str:
     return f"{per_s:,.0f}" if per_s >= 100 else f"{per_s:.3g}"
 
 
-def _last(values: list[Any] | None) -> Any:
-    return next((v for v in reversed(values or ()) if v is not None), None)
+def _last(values: Any) -> Any:
+    return next((v for v in reversed(as_list(values) or ()) if v is not None), None)
