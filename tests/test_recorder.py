@@ -176,7 +176,7 @@ def test_a_probe_that_cannot_be_read_costs_its_values_only(tmp_path, monkeypatch
 def test_a_recorder_failure_is_said_and_the_run_is_incomplete(tmp_path, monkeypatch) -> None:
     setup = Setup(tmp_path)
     setup.steps(1, 2, 0.1)
-    monkeypatch.setattr(setup.recorder, "_take_steps", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(setup.recorder, "_take_pieces", lambda *_, **__: 1 / 0)
     setup.recorder._guarded(setup.recorder._tick)
     monkeypatch.undo()
     setup.steps(3, 3, 0.1)

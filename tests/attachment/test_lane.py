@@ -38,7 +38,7 @@ def train(path, steps: int, *, before: bool = False, each=None, **options) -> li
             optimizer.step()
             if not before:
                 watch.log(loss=loss)
-            losses.append(float(loss))
+            losses.append(loss.item())
             if each is not None:
                 each(watch, optimizer, number)
     return losses

@@ -52,7 +52,7 @@ def run(path, *, steps: int, bad: int | None = None, fail: bool = False) -> list
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 
     def body() -> None:
-        with Watcher(model, path, config=WatchConfig(terminal=False)) as watch:
+        with Watcher(model, path, config=WatchConfig(terminal=False, gradients_every=1)) as watch:
             for number in range(1, steps + 1):
                 loss = model(torch.randn(8, 4)).square().mean() * (math.nan if number == bad else 1.0)
                 optimizer.zero_grad()

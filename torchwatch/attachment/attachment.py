@@ -83,6 +83,8 @@ class Attachment:
         me = weakref.ref(self)
         crew = Crew(total_norm_hook(me), skipped_hook(me), functools.partial(observing, me), host_time_of(me))
         self.activations, self.wiring, self.clipping = crew.activations, crew.wiring, crew.clipping
+        self._flops = crew.flops
+        self.flops = crew.flops
         self.probes = crew.all
         self._moments = {m: overriding(self.probes, m) for m in MOMENTS}
         merged = tuple(p for p in self.probes if type(p).merge is not Probe.merge)
@@ -95,6 +97,7 @@ class Attachment:
         self._closed = False
         self._own_seen = False
         self._lanes = True
+        self._lane_held: frozenset[int] = frozenset()
         self._company = Company()
         self._compiled = self._compiled_said = False
         self._pid = os.getpid()
@@ -334,9 +337,12 @@ class Attachment:
             self._foreign_step(optimizer)
             return
         self._own_seen = True
+        if self.steps.lane.busy and self._lane_held.isdisjoint(held):
+            self._lanes = False  # another optimizer of the model: its step belongs to the lane's newest
+            return
         if self.steps.overlaps(held):
             self.steps.close()
-        if not closure and self._enters_lane(optimizer):
+        if not closure and self._enters_lane(optimizer, held):
             return
         frame = self.steps.open()
         self.steps.merge(frame, closure=closure)
@@ -344,7 +350,7 @@ class Attachment:
             self._each("gradients", frame, optimizer, held)
         self._each("before_step", frame, optimizer, held)
 
-    def _enters_lane(self, optimizer: torch.optim.Optimizer) -> bool:
+    def _enters_lane(self, optimizer: torch.optim.Optimizer, held: list[int]) -> bool:
         """Whether the step that begins is plain, in a plain loop: one optimizer, a logged loss."""
         if not self._lanes or self.steps.frame is not None or not self.planned(self.steps.count + 1).plain:
             return False
@@ -360,6 +366,7 @@ class Attachment:
         ):
             return False
         number = self.steps.count + 1
+        self._lane_held = frozenset(held)
         self._hook(wanted=False)
         self.steps.enter_lane(optimizer, self.schedule.next_due(number + 1))
         return True
@@ -526,13 +533,17 @@ class Attachment:
             optimizers=self.patient.optimizer_infos(),
             coverage=self._coverage(),
             other_optimizers=list(self._company.types),
+            flops_per_step=self._flops.flops_per_step,
+            peak_flops_per_s=self._flops.peak_flops_per_s,
+            flops_per_step=self.flops.flops_per_step,
+            peak_flops_per_s=self.flops.peak_flops_per_s,
         )
 
     def _coverage(self) -> dict[str, str]:
         coverage = {probe.name: self.guard.off.get(probe.name) or probe.coverage() for probe in self.probes}
         if self._compiled:
             for name in _UNSEEN_COMPILED & coverage.keys():
-                if coverage[name] == "ok":
+                if not coverage[name].startswith("off"):
                     coverage[name] = "unavailable: compiled"
             if self.config.histograms:
                 coverage["histograms"] = "gradients only: compiled"

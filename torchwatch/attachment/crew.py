@@ -11,9 +11,11 @@ from torchwatch.probes import _torch
 from torchwatch.probes.activations import ActivationProbe
 from torchwatch.probes.attention import AttentionProbe
 from torchwatch.probes.clipping import ClippingProbe
+from torchwatch.probes.clock import ClockProbe
 from torchwatch.probes.flops import FlopsProbe
 from torchwatch.probes.gradients import GradientProbe
 from torchwatch.probes.groups import GroupProbe
+from torchwatch.probes.histograms import HistogramProbe
 from torchwatch.probes.inputs import InputProbe
 from torchwatch.probes.learning_rate import LearningRateProbe
 from torchwatch.probes.loss import LossProbe
@@ -48,7 +50,7 @@ class Crew:
         total_norm: _torch.TotalNormObserver,
         skipped: Callable[[torch.optim.Optimizer], None],
         observing: Observing,
-        host_time: Callable[[], float],  # noqa: ARG002
+        host_time: Callable[[], float],
     ) -> None:
         self.activations = ActivationProbe()
         self.wiring = WiringProbe()
@@ -56,6 +58,7 @@ class Crew:
         self.loss = LossProbe()
         self.flops = FlopsProbe()
         self.all: tuple[Probe, ...] = (
+            ClockProbe(host_time),
             GradientProbe(),
             ScalingProbe(skipped),
             self.clipping,
@@ -69,6 +72,7 @@ class Crew:
             self.wiring,
             self.activations,
             AttentionProbe(observing),
+            HistogramProbe(),
             self.flops,
         )
 
