@@ -83,7 +83,6 @@ class Attachment:
         me = weakref.ref(self)
         crew = Crew(total_norm_hook(me), skipped_hook(me), functools.partial(observing, me), host_time_of(me))
         self.activations, self.wiring, self.clipping = crew.activations, crew.wiring, crew.clipping
-        self._flops = crew.flops
         self.flops = crew.flops
         self.probes = crew.all
         self._moments = {m: overriding(self.probes, m) for m in MOMENTS}
@@ -533,8 +532,6 @@ class Attachment:
             optimizers=self.patient.optimizer_infos(),
             coverage=self._coverage(),
             other_optimizers=list(self._company.types),
-            flops_per_step=self._flops.flops_per_step,
-            peak_flops_per_s=self._flops.peak_flops_per_s,
             flops_per_step=self.flops.flops_per_step,
             peak_flops_per_s=self.flops.peak_flops_per_s,
         )
