@@ -129,3 +129,9 @@ def test_a_run_without_epochs_keeps_no_intervals() -> None:
     grown = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert grown < 20_000
+
+
+@given(st.lists(st.floats(-1e9, 1e9) | st.just(math.nan), min_size=1, max_size=9))
+def test_medians_are_numpys(norms: list[float]) -> None:
+    _, interval = built(*(step(i, grad_norm=n) for i, n in enumerate(norms)))
+    assert same(interval.grad_norm_median, tidy(float(np.median(norms))))

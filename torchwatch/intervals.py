@@ -74,12 +74,12 @@ class IntervalBuilder:
             "loss_min": _reduce(np.min, losses),
             "loss_max": _reduce(np.max, losses),
             "lr_max": taken.highest_rate(),
-            "grad_norm_median": _reduce(np.median, taken.numbers("grad_norm")[0]),
-            "update_ratio_median": _reduce(np.median, taken.numbers("update_ratio")[0]),
+            "grad_norm_median": _reduce(_median, taken.numbers("grad_norm")[0]),
+            "update_ratio_median": _reduce(_median, taken.numbers("update_ratio")[0]),
             "samples": None if samples is None else int(samples),
             "steps_per_s": _rate(count, busy),
             "samples_per_s": _rate(samples, busy),
-            "step_time_median_s": _reduce(np.median, taken.numbers("step_time_s")[0]),
+            "step_time_median_s": _reduce(_median, taken.numbers("step_time_s")[0]),
             "wait_share": _rate(wait, busy),
             "watch_share": _rate(watched * factor + float(recorder_s or 0.0), busy),
             "tokens_per_s": taken.per_second("tokens"),
@@ -194,8 +194,9 @@ class _Taken:
         rates: list[float] = []
         for piece in self._pieces:
             groups = piece.lr or [] if isinstance(piece, Steps) else [piece.lr]
-            known = {id(group): group for group in groups if group}  # usually one for all
-            rates += map(max, known.values())
+            if groups and groups.count(groups[0]) == len(groups):  # usually
+                groups = groups[:1]
+            rates += [max(group) for group in groups if group]
         return max(rates, default=None)
 
     def _aligned(self, name: str) -> Values:
@@ -240,6 +241,15 @@ def _reduce(function: Callable[[Values], np.floating], values: Values) -> float 
         return None
     with np.errstate(invalid="ignore", over="ignore"):
         return tidy(float(function(values)))
+
+
+def _median(values: Values) -> np.float64:
+    """NaN if there is one. For a few hundred values ten times as fast as numpy's."""
+    ordered = np.sort(values)
+    half = len(ordered) // 2
+    if np.isnan(ordered[-1]):  # NaN sort last
+        return np.float64(math.nan)
+    return np.float64(ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2)
 
 
 def _rate(amount: float | None, seconds: float | None) -> float | None:

@@ -13,6 +13,7 @@ COLUMN_DIGITS = 4
 """Significant decimal digits of the entries of a column."""
 
 Values = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
 
 _EXACT = (
     22  # powers of ten up to here are doubles, so that one rounding gives the double nearest to a decimal
@@ -24,19 +25,20 @@ _DOWN = np.concatenate([_SCALES[:0:-1], np.ones(_MOST + 1)])
 _WHOLE = 2.0**53
 
 
-def significant(values: Values, digits: int) -> Values:
+def significant(values: Values, digits: int | Counts) -> Values:
     """The values with so many significant decimal digits; zeros, NaN and infinities stay as they are.
 
     Each result is the double that its decimal form means, so that rounding again changes nothing.
 
     Args:
-        values: any shape.
-        digits: 1 to 15.
+        values: one dimension.
+        digits: 1 to 15, one for all or one for each.
     """
     result, easy = _rounded(values, digits, _EXACT)
     if not easy.all():
         for place in np.flatnonzero(~easy & np.isfinite(values) & (values != 0)):
-            result.flat[place] = tidied(float(values.flat[place]), digits)
+            few = digits if isinstance(digits, int) else int(digits[place])
+            result[place] = tidied(float(values[place]), few)
     return result
 
 
@@ -48,14 +50,17 @@ def tidied(value: float, digits: int) -> float:
     return short if math.isfinite(short) else value
 
 
-def decimals(values: Values, places: int) -> Values:
+def decimals(values: Values, places: int | Counts) -> Values:
     """The values with so many decimal places (times: 6 for microseconds); beyond 2⁵³ of them unchanged.
+
+    ``places``: 0 to 22, one for all or one for each.
 
     Each result is the double that its decimal form means.
     """
     with np.errstate(invalid="ignore", over="ignore"):
-        scaled = np.rint(values * 10.0**places)
-        result: Values = scaled / 10.0**places
+        power = _SCALES[places]
+        scaled = np.rint(values * power)
+        result: Values = scaled / power
         fine = np.abs(scaled) < _WHOLE
     return result if fine.all() else np.where(fine, result, values)
 
@@ -72,7 +77,7 @@ def rounded(column: Column, digits: int = COLUMN_DIGITS) -> Column:
     return np.where(easy & np.isfinite(narrow), narrow, column)
 
 
-def _rounded(values: Values, digits: int, most: int) -> tuple[Values, npt.NDArray[np.bool_]]:
+def _rounded(values: Values, digits: int | Counts, most: int) -> tuple[Values, npt.NDArray[np.bool_]]:
     """Rounded values, and where that went well: elsewhere the value itself stands."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         places = (digits - 1) - np.floor(np.log10(np.abs(values)))

@@ -10,7 +10,7 @@ Scalars are rounded before anything sees them, so that what the checks are fed i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -142,26 +142,53 @@ def rounded_steps(fields: Mapping[str, Any]) -> dict[str, Any]:
     the differences of the end times, at most a microsecond from what they were. Floats measured at every step
     become float64 arrays; rounding again changes nothing.
     """
-    result: dict[str, Any] = {}
+    work = _Work()
     for name, values in fields.items():
-        if values is None:
-            continue
-        if name in _PLACES:
-            result[name] = _each(values, lambda v, places=_PLACES[name]: decimals(v, places))  # type: ignore[misc]
-        elif name in _DIGITS:
-            result[name] = _each(values, lambda v, digits=_DIGITS[name]: significant(v, digits))  # type: ignore[misc]
-        elif name == "metrics":
-            result[name] = {k: _each(v, lambda v: significant(v, _METRIC_DIGITS)) for k, v in values.items()}
+        if values is not None and name in _PLACES:
+            work.add((name,), values, -_PLACES[name])
+        elif values is not None and name in _DIGITS:
+            work.add((name,), values, _DIGITS[name])
+    for name, values in (fields.get("metrics") or {}).items():
+        work.add(("metrics", name), values, _METRIC_DIGITS)
+    result: dict[str, Any] = {}
+    for (name, *metric), values in work.done():
+        if metric:
+            result.setdefault(name, {})[metric[0]] = values
+        else:
+            result[name] = values
     _align(result)
     return result
 
 
-def _each(values: Any, work: Callable[[Values], Values]) -> Any:
-    """The work done on all values that are there."""
-    if isinstance(values, np.ndarray) or None not in values:
-        return work(np.asarray(values, np.float64))
-    short = iter(work(np.array([v for v in values if v is not None], np.float64)).tolist())
-    return [None if v is None else next(short) for v in values]
+class _Work:
+    """Lists and arrays to be rounded in one go: for so few numbers numpy's time is that of its calls."""
+
+    def __init__(self) -> None:
+        self._what: list[tuple[tuple[str, ...], list[Any] | None, int]] = []
+        self._parts: list[Values] = []
+
+    def add(self, key: tuple[str, ...], values: Any, how: int) -> None:
+        """Values to be rounded to ``how`` significant digits, or to ``-how`` decimal places."""
+        gaps = None if isinstance(values, np.ndarray) or None not in values else values
+        known = values if gaps is None else [v for v in values if v is not None]
+        self._what.append((key, gaps, how))
+        self._parts.append(np.asarray(known, np.float64))
+
+    def done(self) -> Iterator[tuple[tuple[str, ...], Any]]:
+        """Each of them rounded: an array, or a list with None where there was None."""
+        if not self._parts:
+            return
+        lengths = [len(part) for part in self._parts]
+        how = np.repeat([h for *_, h in self._what], lengths)
+        values = np.concatenate(self._parts)
+        for which, rounding in ((how > 0, significant), (how < 0, decimals)):
+            values[which] = rounding(values[which], np.abs(how[which]))
+        for (key, gaps, _), part in zip(self._what, np.split(values, np.cumsum(lengths)[:-1]), strict=True):
+            if gaps is None:
+                yield key, part
+            else:
+                short = iter(part.tolist())
+                yield key, [None if v is None else next(short) for v in gaps]
 
 
 def _align(fields: dict[str, Any]) -> None:

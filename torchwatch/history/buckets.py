@@ -42,11 +42,15 @@ class Buckets:
         rows, several = len(values), len(steps) // BUCKET
         fine = (measured & np.isfinite(values)).reshape(rows, several, BUCKET)
         values = values.reshape(rows, several, BUCKET)
-        count = fine.sum(axis=2, dtype=np.float64)
-        total = np.where(fine, values, 0.0).sum(axis=2)
-        mean = np.divide(total, count, out=np.zeros((rows, several)), where=count > 0)
-        low = np.where(fine, values, math.inf).min(axis=2)
-        high = np.where(fine, values, -math.inf).max(axis=2)
+        if fine.all():
+            count = np.full((rows, several), float(BUCKET))
+            mean, low, high = values.sum(axis=2) / BUCKET, values.min(axis=2), values.max(axis=2)
+        else:
+            count = fine.sum(axis=2, dtype=np.float64)
+            total = np.where(fine, values, 0.0).sum(axis=2)
+            mean = np.divide(total, count, out=np.zeros((rows, several)), where=count > 0)
+            low = np.where(fine, values, math.inf).min(axis=2)
+            high = np.where(fine, values, -math.inf).max(axis=2)
         for i in range(several):
             self._open(int(steps[i * BUCKET]))
             at = self._used - 1
