@@ -20,6 +20,7 @@ from torchwatch.probes.inputs import InputProbe
 from torchwatch.probes.learning_rate import LearningRateProbe
 from torchwatch.probes.loss import LossProbe
 from torchwatch.probes.scaling import ScalingProbe
+from torchwatch.probes.sentinel import SentinelProbe
 from torchwatch.probes.targets import TargetProbe
 from torchwatch.probes.updates import UpdateProbe
 from torchwatch.probes.weights import WeightProbe
@@ -70,6 +71,7 @@ class Crew:
             InputProbe(),
             TargetProbe(observing),
             self.wiring,
+            SentinelProbe(),
             self.activations,
             AttentionProbe(observing),
             HistogramProbe(),
