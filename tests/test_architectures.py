@@ -1,8 +1,8 @@
-"""Other people's architectures train the same bits when watched: ``transformers`` and ``timm``, tiny.
+"""Architectures train the same bits when watched: those of the zoo, and ``transformers`` and ``timm``, tiny.
 
 Each is trained a few steps bare and watched from the same seed; losses, gradients, parameters, buffers,
 optimizer state and the three random generators must be equal after every step, and the run file must hold as
-many steps as were taken, measured. A dozen run always, the others with the slow tests.
+many steps as were taken, measured. Of the two libraries a dozen run always, the others with the slow tests.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tests import zoo_shims
 from tests.helpers_replay import assert_live_equals_replay, steps_in
-from tests.zoo import Case, Silent, Stage, Watch, first_difference, train
+from tests.zoo import ARCHITECTURES, CASES, Case, Silent, Stage, Watch, first_difference, structures, train
 from tests.zoo_configs import SHORT
 from tests.zoo_shims import NAMES, load, torchvision_stand_in
 from tests.zoo_timm import PICTURES
@@ -29,6 +29,8 @@ from torchwatch import Watcher
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from torchwatch.records import Step
 
 STEPS = 4
 
@@ -89,26 +91,46 @@ def case_of(library: str, name: str) -> Case:
     return Case(name, functools.partial(play, library=library, name=name))
 
 
+def assert_unchanged(case: Case, config: str, path: Path) -> list[Step]:
+    """Train it watched, compare, and give back the steps that were recorded."""
+    watched = case.run(functools.partial(Watcher, path=path, config=SHORT[config]))
+    difference = first_difference(case.bare, watched)
+    assert difference is None, f"{config}; bare again: {first_difference(case.bare, case.run())}"
+    steps = steps_in(assert_live_equals_replay(path))
+    assert [step.step for step in steps] == list(range(1, watched.steps + 1)), config
+    return steps
+
+
+def measured(steps: list[Step], config: str) -> bool:
+    """Whether the steps that are due have activations, and only they."""
+    due = len(steps) if config == "everything" else SHORT[config].dense_steps
+    return [bool(step.activations) for step in steps] == [i < due for i in range(len(steps))]
+
+
 def test_there_are_enough_of_them() -> None:
-    """Both libraries, and no row twice."""
+    """Counted by the tree of their modules' classes, not by name: sixty of ours, sixty of each library."""
+    assert len(structures([*CASES.values(), *ARCHITECTURES.values()])) >= 60
     assert len(LANGUAGES) >= 60
     assert len(PICTURES) >= 60
-    assert all(names <= {n for lib, n in ZOO if lib == library} for library, names in FAST.items())
+    for library, names in FAST.items():
+        assert names <= {name for owner, name in ZOO if owner == library}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_one_of_ours_trains_the_same_when_watched(name: str, tmp_path: Path) -> None:
+    for config in SHORT:
+        steps = assert_unchanged(ARCHITECTURES[name], config, tmp_path / f"{config}.jsonl")
+        assert measured(steps, config), config
 
 
 @pytest.mark.parametrize(("library", "name"), parameters())
 def test_an_architecture_trains_the_same_when_watched(library: str, name: str, tmp_path: Path) -> None:
     case = case_of(library, name)
     for config in SHORT:
-        path = tmp_path / f"{config}.jsonl"
-        watched = case.run(functools.partial(Watcher, path=path, config=SHORT[config]))
-        difference = first_difference(case.bare, watched)
-        assert difference is None, f"{config}; bare again: {first_difference(case.bare, case.run())}"
-        steps = steps_in(assert_live_equals_replay(path))
-        assert [step.step for step in steps] == list(range(1, STEPS + 1)), config
+        steps = assert_unchanged(case, config, tmp_path / f"{config}.jsonl")
+        assert len(steps) == STEPS
         assert all(step.grad_norm is not None and step.loss is not None for step in steps), config
-        measured = [bool(step.activations) for step in steps]
-        assert measured == ([True] * STEPS if config == "everything" else [True, True, False, False]), config
+        assert measured(steps, config), config
 
 
 @contextmanager

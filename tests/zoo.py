@@ -11,8 +11,8 @@ import functools
 import hashlib
 import random
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,6 +159,13 @@ class Case:
 
 
 CASES: dict[str, Case] = {}
+"""Trainings of every shape: loops, optimizers, and models that were awkward once."""
+
+ARCHITECTURES: dict[str, Case] = {}
+"""Plain trainings of models that differ in their modules."""
+
+FEW = 6
+"""Iterations of an architecture's training."""
 
 
 def case(*warns: str) -> Callable[[Loop], Loop]:
@@ -171,10 +178,46 @@ def case(*warns: str) -> Callable[[Loop], Loop]:
     return register
 
 
+def architecture(*warns: str) -> Callable[[Loop], Loop]:
+    """Register the training of an architecture under its function's name, with dashes."""
+
+    def register(loop: Loop) -> Loop:
+        name = loop.__name__.replace("_", "-")
+        assert name not in ARCHITECTURES, name
+        ARCHITECTURES[name] = Case(name, loop, warns)
+        return loop
+
+    return register
+
+
 def add(name: str, loop: Loop, warns: tuple[str, ...] = ()) -> None:
     """Register a training under a name that is not taken."""
     assert name not in CASES, name
     CASES[name] = Case(name, loop, warns)
+
+
+class _Seen(Exception):
+    """The model is known; the training need not go on."""
+
+
+def structure(model: nn.Module) -> tuple[tuple[int, str], ...]:
+    """The tree of a model's modules by their classes: its architecture, whatever its sizes."""
+    modules = model.named_modules(remove_duplicate=False)
+    return tuple((name.count("."), type(module).__qualname__) for name, module in modules)
+
+
+def structures(cases: Iterable[Case]) -> set[tuple[tuple[int, str], ...]]:
+    """The architectures that the cases take to a watcher, without training them."""
+    found = []
+
+    def look(model: nn.Module, **keywords: Any) -> Any:
+        found.append(structure(model))
+        raise _Seen
+
+    for one in cases:
+        with suppress(_Seen):
+            one.run(look)
+    return set(found)
 
 
 LossOf = Callable[[Any, Any, Any], Tensor]
@@ -231,4 +274,4 @@ def first_difference(one: Stage, other: Stage) -> str | None:
     return None
 
 
-from tests import zoo_loops, zoo_models, zoo_optimizers  # noqa: E402, F401 - they fill CASES
+from tests import zoo_images, zoo_loops, zoo_models, zoo_optimizers, zoo_sequences, zoo_structures  # noqa: E402, F401 - they fill both
