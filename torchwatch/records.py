@@ -136,6 +136,10 @@ class Layout(Record):
     ``coverage`` maps what is measured ("activations", "gradients", "loss" …) to "ok" or to the reason why
     not. ``other_optimizers`` are the classes of optimizers without any of these parameters that step again
     and again between this model's steps (the critic of a watched generator).
+
+    ``flops_per_step`` counts the arithmetic of one step, forward and backward pass:
+    :mod:`torchwatch.probes.flops` says what of it was measured. ``peak_flops_per_s`` is what the devices
+    that hold the model could do together in the precisions that it uses, None where that is not known.
     """
 
     kind: ClassVar[str] = "layout"
@@ -146,6 +150,7 @@ class Layout(Record):
     coverage: dict[str, str] = field(default_factory=dict)
     other_optimizers: list[str] = field(default_factory=list)
     flops_per_step: float | None = None
+    peak_flops_per_s: float | None = None
 
     @property
     def several_optimizers(self) -> bool:
