@@ -109,9 +109,10 @@ def test_a_line_without_steps_changes_nothing() -> None:
 
 def test_shares_of_a_step_are_over_the_steps_that_measured_them() -> None:
     _, interval = built(step(1, forward_s=0.1, backward_s=0.2, tokens=100), step(2), step(3, forward_s=0.2))
-    assert interval.forward_share == pytest.approx(0.3)
-    assert interval.backward_share == pytest.approx(0.4)
-    assert interval.tokens_per_s == pytest.approx(200)
+    own = 0.5 - 0.01
+    assert interval.forward_share == pytest.approx(0.3 / (2 * own))
+    assert interval.backward_share == pytest.approx(0.2 / own)
+    assert interval.tokens_per_s == pytest.approx(100 / own)
     assert interval.optimizer_share is None
 
 
@@ -135,3 +136,21 @@ def test_a_run_without_epochs_keeps_no_intervals() -> None:
 def test_medians_are_numpys(norms: list[float]) -> None:
     _, interval = built(*(step(i, grad_norm=n) for i, n in enumerate(norms)))
     assert same(interval.grad_norm_median, tidy(float(np.median(norms))))
+
+
+def test_arithmetic_per_second_and_its_share_of_the_peak() -> None:
+    _, interval = built(*(step(i) for i in range(1, 5)), flops_per_step=3e9, peak_flops_per_s=24e9)
+    assert interval.flops_per_s == 6e9  # four steps in two seconds
+    assert interval.mfu == 0.25
+    _, unknown = built(step(1), flops_per_step=3e9)
+    assert (unknown.flops_per_s, unknown.mfu) == (6e9, None)
+    _, uncounted = built(step(1), peak_flops_per_s=24e9)
+    assert (uncounted.flops_per_s, uncounted.mfu) == (None, None)
+
+
+def test_energy_per_step_and_per_sample() -> None:
+    _, interval = built(step(1), step(2), energy_j=16.0, energy_source="estimated")
+    assert (interval.energy_j, interval.joules_per_step, interval.joules_per_sample) == (16.0, 8.0, 2.0)
+    _, unsized = built(step(1, samples=None), energy_j=16.0)
+    assert (unsized.joules_per_step, unsized.joules_per_sample) == (16.0, None)
+    assert built(step(1))[1].joules_per_step is None

@@ -53,11 +53,11 @@ class IntervalBuilder:
             self._pieces.append(line if line.columns is None else dataclasses.replace(line, columns=None))
             self._count += len(line.step)
 
-    def close(self, closed_by: str, time_s: float, **measured: float | str | None) -> Interval:
+    def close(self, closed_by: str, time_s: float, **measured: Any) -> Interval:
         """The interval of the steps since the last one; ``measured`` fills fields that steps do not have.
 
         ``recorder_s`` is what the recorder's thread took, ``watch_factor`` what the watching that the steps
-        tell of must be multiplied with.
+        tell of must be multiplied with, ``flops_per_step`` and ``peak_flops_per_s`` are the layout's.
         """
         pieces, self._pieces = self._pieces, []
         count, self._count = self._count, 0
@@ -65,8 +65,10 @@ class IntervalBuilder:
         losses, _ = taken.numbers("loss")
         busy, wait, samples = taken.total("step_time_s"), taken.total("wait_time_s"), taken.total("samples")
         watched = taken.total("watch_time_s") or 0.0
-        factor = float(measured.pop("watch_factor", None) or 1.0)
+        factor: float = measured.pop("watch_factor", None) or 1.0
         recorder_s = measured.pop("recorder_s", None)
+        flops = _rate(_times(measured.pop("flops_per_step", None), count), busy)
+        peak, energy = measured.pop("peak_flops_per_s", None), measured.get("energy_j")
         fields: dict[str, Any] = {
             "busy_s": tidy(busy),
             "loss_mean": _reduce(np.mean, losses),
@@ -86,6 +88,10 @@ class IntervalBuilder:
             "forward_share": taken.per_second("forward_s"),
             "backward_share": taken.per_second("backward_s"),
             "optimizer_share": taken.per_second("optimizer_s"),
+            "flops_per_s": flops,
+            "mfu": _rate(flops, peak),
+            "joules_per_step": _rate(energy, count),
+            "joules_per_sample": _rate(energy, samples),
         }
         first, last, epoch = _ends(pieces)
         interval = Interval(
@@ -182,10 +188,14 @@ class _Taken:
         return _sum(values) if whole and len(values) else None
 
     def per_second(self, name: str) -> float | None:
-        """The sum over the step times of those steps that measured both."""
+        """The sum over the host's own time in those steps that measured it.
+
+        What watching took is out of that time: it is more on the steps that are measured than on others.
+        """
         if all(getattr(piece, name) is None for piece in self._pieces):
             return None
         amounts, seconds = self._aligned(name), self._aligned("step_time_s")
+        seconds = seconds - np.nan_to_num(self._aligned("watch_time_s"))
         both = ~(np.isnan(amounts) | np.isnan(seconds))
         return _rate(_sum(amounts[both]), _sum(seconds[both]))
 
@@ -250,6 +260,10 @@ def _median(values: Values) -> np.float64:
     if np.isnan(ordered[-1]):  # NaN sort last
         return np.float64(math.nan)
     return np.float64(ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2)
+
+
+def _times(value: float | None, count: int) -> float | None:
+    return None if value is None else value * count
 
 
 def _rate(amount: float | None, seconds: float | None) -> float | None:
