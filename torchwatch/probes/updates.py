@@ -5,6 +5,7 @@ At every step on a fixed scattered slice of each parameter, on thorough steps (s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -138,19 +139,27 @@ class UpdateProbe(Probe):
 
     @staticmethod
     def decode(payloads: list[Any], values: list[Values], frame: Frame) -> dict[str, Any]:
-        """Ratios; a weight that was exactly 0 and moved has ratio 1. Overall, slices count by size."""
+        """Ratios; a parameter that was exactly 0 and moved has ratio 1. Overall, slices count by size.
+
+        NaN: the parameter was not finite before the step. Infinite: the step made it so.
+        """
         column = missing_column(frame.widths[0])
         squares = np.zeros((2, frame.widths[0]))
         for part in payloads:
             moved, norm = read(part.moved, values), read(part.norms, values)
             with np.errstate(invalid="ignore", divide="ignore"):
                 ratio = np.where(norm > 0, moved / norm, np.where(moved > 0, 1.0, moved))
-                ratio = np.where(np.isnan(norm), np.nan, ratio)
+                ratio = np.where(np.isfinite(moved), ratio, np.inf)
+                ratio = np.where(np.isfinite(norm), ratio, np.nan)
                 squares[:, part.indices] = part.weights * np.square((moved, norm))
             fill(column, part.indices, ratio)
-        moved_all, norm_all = np.sqrt(squares.sum(axis=1))
-        if norm_all > 0 or np.isnan(norm_all):
-            overall = float(moved_all / norm_all) if np.isfinite(norm_all) else float("nan")
-        else:
-            overall = 1.0 if moved_all > 0 else float(moved_all)
-        return {"update_ratios": column, "update_ratio": overall}
+        moved_all, norm_all = map(float, np.sqrt(squares.sum(axis=1)))
+        return {"update_ratios": column, "update_ratio": _overall(moved_all, norm_all)}
+
+
+def _overall(moved: float, norm: float) -> float:
+    if not math.isfinite(norm):
+        return math.nan
+    if not math.isfinite(moved):
+        return math.inf
+    return moved / norm if norm > 0 else float(moved > 0)
