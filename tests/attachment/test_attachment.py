@@ -225,5 +225,5 @@ def test_a_layer_that_goes_in_mid_run_leaves_no_column_under_the_wrong_layout(tm
             if step.grad_norms is not None:
                 assert len(step.grad_norms) == width
             if step.grad_norms is not None and width == len(truth[step.step]):
-                assert step.grad_norms.tolist() == pytest.approx(truth[step.step], rel=1e-5)
+                assert step.grad_norms.tolist() == pytest.approx(truth[step.step], rel=1e-3)
     assert width == 4

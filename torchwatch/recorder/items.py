@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torchwatch.codec import rounded
 from torchwatch.intervals import tidy
 from torchwatch.probe import Block, Frame, Probe, Values
 from torchwatch.records import STEP_COLUMNS, Layout, Log, Note, Record, Step
@@ -78,6 +79,12 @@ def step_of(
     preclip, norm = fields.get("grad_norm_preclip"), fields.get("grad_norm")
     if preclip is not None and norm is not None and math.isfinite(preclip):
         fields["clipped"] = norm < preclip * (1 - 1e-4)
+    for name in STEP_COLUMNS:
+        if fields.get(name) is not None:
+            column = fields[name]
+            fields[name] = (
+                {k: rounded(v) for k, v in column.items()} if name == "activations" else rounded(column)
+            )
     others = [fields.pop(k) for k, v in tuple(fields.items()) if isinstance(v, Record)]
     started = frame.started_s
     step = Step(

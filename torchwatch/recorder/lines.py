@@ -9,7 +9,7 @@ import numpy as np
 from torchwatch.intervals import tidy
 from torchwatch.probe import Block
 from torchwatch.recorder.items import keeps_columns, without_columns
-from torchwatch.records import STEP_SCALARS, Step, StepColumns, Steps, batch
+from torchwatch.records import STEP_SCALARS, Step, StepColumns, Steps, as_list, batch, rounded_line
 
 _LISTED = tuple(n for n in STEP_SCALARS if n not in ("step", "metrics"))
 
@@ -21,9 +21,9 @@ def line_of(block: Block) -> Steps:
     durations = np.round(np.diff(ends, prepend=round(block.started_s, 6)), 6)
     fields: dict[str, Any] = {
         "epoch": [block.epoch] * count,
-        "time_s": ends.tolist(),
-        "step_time_s": durations.tolist(),
-        "watch_time_s": [round(block.watch_s / count, 7)] * count,
+        "time_s": ends,
+        "step_time_s": durations,
+        "watch_time_s": np.full(count, round(block.watch_s / count, 7)),
         "lr": _rates(block, count),
     }
     logged = _logged(block, count)
@@ -60,7 +60,7 @@ def line_of_pieces(pieces: list[Step | Steps]) -> Steps:
             lines += [batch(singles)] if singles else []
             lines.append(piece)
             singles = []
-    return joined([*lines, batch(singles)] if singles else lines)
+    return rounded_line(joined([*lines, batch(singles)] if singles else lines))
 
 
 def cut(line: Steps, room: int) -> tuple[Steps, Steps | None]:
@@ -99,7 +99,7 @@ def joined(lines: list[Steps]) -> Steps:
 def _together(parts: list[Any], lines: list[Steps]) -> list[Any]:
     values: list[Any] = []
     for part, line in zip(parts, lines, strict=True):
-        values += [None] * len(line.step) if part is None else list(part)
+        values += [None] * len(line.step) if part is None else as_list(part)
     return values
 
 

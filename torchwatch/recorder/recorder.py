@@ -56,7 +56,7 @@ from torchwatch.runfile import RunWriter
 from torchwatch.schedule import Schedule
 
 _HINT_STEPS = 20
-_LONGEST_LINE = 256
+_LONGEST_LINE = 1024
 _SHORTEST_PAUSE_S = 0.01
 _YIELD_S = 1e-5
 _UNSEEN = "loss not seen in {steps} steps: call watch.log(loss=loss)"
@@ -266,8 +266,7 @@ class Recorder:
         if fast and length(pieces) > 1:
             line = line_of_pieces(pieces)
             self._totals.add_all(line)
-            for step in expand(line):
-                self._intervals.add(without_columns(step))
+            self._intervals.add_all(line)
             self._feed(line)
             return self._totals.step_s or 0.0
         steps = [s for p in pieces for s in (expand(p) if isinstance(p, Steps) else (p,))]
