@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from torch.utils.hooks import unserializable_hook
@@ -57,6 +57,18 @@ class _Timed:
         return False
 
 
+class Arguments(tuple[Any, ...]):
+    """Arguments of a call by position, then by keyword; ``keywords`` are the names of the latter."""
+
+    keywords: tuple[str, ...]
+
+    def __new__(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Self:
+        """Put them together."""
+        self = super().__new__(cls, (*args, *kwargs.values()))
+        self.keywords = tuple(kwargs)
+        return self
+
+
 def forward_hook(reference: Reference) -> Callable[..., None]:
     """For the forward pass of every module of the process."""
 
@@ -66,7 +78,7 @@ def forward_hook(reference: Reference) -> Callable[..., None]:
         me = reference()
         if me is not None and me.here:
             with _Timed(me, "forward"):
-                me.forward(module, (*args, *kwargs.values()), output)
+                me.forward(module, Arguments(args, kwargs) if kwargs else args, output)
 
     return hook
 
