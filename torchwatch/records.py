@@ -165,8 +165,10 @@ class Step(Record):
     ``loss`` is the mean of what was logged in the step, ``loss_source`` one of ``log``, ``module``,
     ``output``. ``lr`` is per parameter group, all optimizers in the layout's order. ``grad_norm`` is the
     global L2 norm as the optimizer sees it, ``grad_norm_preclip`` the one before clipping (only when clipping
-    was observed). ``update_ratio`` is ‖Δw‖/‖w‖ over a fixed scattered slice of all parameters: exactly 0
-    means that no sampled weight changed. ``stale_gradients`` is None where it was not watched.
+    was observed). ``update_ratio`` is ‖Δw‖/‖w‖ over all parameters, estimated from a fixed scattered slice of
+    each (in full on some sampled steps): exactly 0 means that no weight that was read has changed, infinite
+    that the step left one non-finite, NaN that one was so before. ``stale_gradients`` is None where it was
+    not watched.
     ``wait_time_s`` is time spent waiting for data (only with ``watch.batches``); ``watch_time_s`` what
     torchwatch itself took in the training thread.
 
@@ -177,13 +179,17 @@ class Step(Record):
     ``fingerprint`` is a hash of the model's inputs, equal for equal batches (8 hex digits). ``inputs`` and
     ``targets`` describe them: :mod:`torchwatch.probes.inputs` has their keys. ``wiring`` says what was seen
     of the silent mistakes, :mod:`torchwatch.probes.wiring` has its keys. ``first_nonfinite`` names where the
-    first NaN or infinity appeared: ``where`` (``input``, ``forward``, ``backward``, ``parameter`` or
-    ``optimizer``), ``name`` (of the layer or parameter), ``order`` (its place in call order, None for
-    parameters) and ``seen_by`` (``statistics`` of a sampled step or the ``sentinel`` that sums outputs).
+    first NaN or infinity appeared, on steps whose loss, gradients or weights are not finite: ``where``
+    (``input``; ``forward``; ``loss``, the loss function; ``backward``; ``optimizer``, its step;
+    ``parameter``, a weight that was not finite before the step), ``name`` (of the layer, "" the model's own
+    code; of the parameter; of the input as in ``inputs``), ``order`` (the layer's place in call order, else
+    None) and ``seen_by`` (``statistics`` of a sampled step, or the ``sentinel`` that sums outputs). Where it
+    is missing on such a step, this step was not watched closely enough.
 
-    Columns, where due; per parameter ``grad_norms`` (L2), ``update_ratios``, ``weight_norms`` (L2) and on
-    sampled steps ``grad_absmax``, ``grad_nonfinite`` (a count), ``weight_zero_fraction`` (share of entries
-    with abs(w) < 1e-6 of the rms), ``weight_nonfinite`` (a count). Per layer ``activations[statistic]``:
+    Columns, where due; per parameter ``grad_norms`` (L2), ``update_ratios`` (as ``update_ratio``),
+    ``weight_norms`` (L2) and on sampled steps ``grad_absmax``, ``grad_nonfinite`` and ``weight_nonfinite``
+    (counts; off the CPU 1 stands for "some"), ``weight_zero_fraction`` (share of entries with
+    abs(w) ≤ 1e-6 of the rms, on sampled steps ten or more apart). Per layer ``activations[statistic]``:
     :data:`torchwatch.probes.activations.STATISTICS` names and explains them.
     """
 

@@ -2,6 +2,7 @@
 
 from torchwatch.history.columns import Columns
 from torchwatch.history.history import History
+from torchwatch.history.maps import Stretch
 from torchwatch.history.scalars import Series
 
-__all__ = ["Columns", "History", "Series"]
+__all__ = ["Columns", "History", "Series", "Stretch"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
 from torchwatch.history.columns import Columns
 from torchwatch.history.intake import Intake
+from torchwatch.history.maps import Stretch
 from torchwatch.history.scalars import Series
 
 if TYPE_CHECKING:
@@ -122,6 +123,20 @@ class History(Intake):
         """
         column = self._columns.get(name)
         return None if column is None else column.first_bad
+
+    def stretches(self, name: str, last: int | None = None) -> Sequence[Stretch]:
+        """Values of a field that is a map or a word, oldest first, up to 64; consecutive equal ones as one.
+
+        Args:
+            name: "fingerprint", "inputs", "targets", "wiring" (forgotten when the layout's names change) or
+                "first_nonfinite".
+            last: only the last so many.
+        """
+        return self._maps.stretches(name, last)
+
+    def value_at(self, name: str, step: int) -> Any:
+        """The value of such a field at one step, None where it has none or it is too long ago."""
+        return self._maps.value_at(name, step)
 
     def interval_columns(self, name: str, last: int | None = None) -> Columns:
         """Per interval (up to the last 32) the median of each entry over its observations.

@@ -12,6 +12,7 @@ import numpy as np
 
 from torchwatch.history.columns import ColumnHistory
 from torchwatch.history.learning_rate import LearningRate
+from torchwatch.history.maps import Maps
 from torchwatch.history.rows import Fields, Rows
 from torchwatch.history.scalars import Scalars, Values
 from torchwatch.records import (
@@ -64,6 +65,7 @@ class Intake:
         self._scalars = Scalars()
         self._columns: dict[str, ColumnHistory] = {}
         self._rate = LearningRate()
+        self._maps = Maps()
         self._seen: set[str] = set()
         self._eval_best: dict[str, tuple[int, float] | None] = {}
         self._pass: dict[Hashable, Any] = {}
@@ -86,6 +88,8 @@ class Intake:
         before, self.layout = self.layout, record
         self._see(("layout",))
         same = before is None or _names(before) == _names(record)
+        if not same:
+            self._maps.forget("wiring")  # its indices are of the layout before
         self._columns = {
             name: column
             for name, column in self._columns.items()
@@ -102,6 +106,7 @@ class Intake:
         self._scalars.put(record.step, values)
         if rate is not None:
             self._rate.put(record.step, record.epoch, rate)
+        self._maps.take_step(record)
         self._put_columns(record.step, record)
         self._at(record.step, record.epoch, record.time_s)
         self.new_from = record.step
@@ -120,6 +125,7 @@ class Intake:
         self._see(n for n in _MAPS if getattr(record, n) is not None)
         self._see(n for n, v in values.items() if n not in self._seen and _any(v))
         self._scalars.extend(record.step, values)
+        self._maps.take_steps(record)
         if record.columns:
             for index, step in enumerate(record.step):
                 columns = record.columns.get(str(index))
