@@ -36,10 +36,10 @@ STEPS = 4
 
 FAST = {
     "transformers": {"gpt2", "mixtral", "mamba", "t5", "big-bird", "wav2vec2", "clip"},
-    "timm": {"resnet", "nfnet", "convnext", "swin", "volo"},
+    "timm": {"resnetv2", "efficientnet-evonorm", "convmixer", "swin", "vit-hybrid"},
 }
 """Tied weights, experts, a state space, an encoder with a decoder, drawing from numpy, parametrised weights,
-two towers; normalised and standardised convolutions, channels last, windows, mixed labels."""
+two towers; standardised and gated convolutions, windows, convolutions before attention."""
 
 ZOO = {
     **{("transformers", name): language for name, language in LANGUAGES.items()},
@@ -129,7 +129,8 @@ def test_an_architecture_trains_the_same_when_watched(library: str, name: str, t
     for config in SHORT:
         steps = assert_unchanged(case, config, tmp_path / f"{config}.jsonl")
         assert len(steps) == STEPS
-        assert all(step.grad_norm is not None and step.loss is not None for step in steps), config
+        assert all(step.loss is not None for step in steps), config
+        assert config != "everything" or all(step.grad_norm is not None for step in steps)
         assert measured(steps, config), config
 
 
@@ -152,7 +153,7 @@ def rounding(model: nn.Module, **keywords: Any) -> Iterator[Silent]:
 @pytest.mark.parametrize(
     ("saboteur", "caught_at"), [(drawing, "step 1: torch generator"), (rounding, f"step {STEPS}: state")]
 )
-@pytest.mark.parametrize(("library", "name"), [("transformers", "gpt2"), ("timm", "convnext")])
+@pytest.mark.parametrize(("library", "name"), [("transformers", "gpt2"), ("timm", "swin")])
 def test_the_comparison_catches(saboteur: Watch, caught_at: str, library: str, name: str) -> None:
     case = case_of(library, name)
     difference = first_difference(case.bare, case.run(saboteur))

@@ -14,6 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from tests.helpers_replay import assert_live_equals_replay
 from tests.zoo import CASES, Silent, Watch, first_difference
+from tests.zoo_configs import CONFIGS
 from torchwatch import WatchConfig, Watcher
 
 if TYPE_CHECKING:
@@ -21,12 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch.utils.hooks import RemovableHandle
-
-CONFIGS = {
-    "default": WatchConfig(terminal=False),
-    "dense": WatchConfig(terminal=False, activations_every=1),
-    "sampled": WatchConfig(terminal=False, dense_steps=0, activations_every=3, gradients_every=2),
-}
 
 
 def watcher(path: Path, config: WatchConfig) -> Watch:

@@ -164,7 +164,7 @@ CASES: dict[str, Case] = {}
 ARCHITECTURES: dict[str, Case] = {}
 """Plain trainings of models that differ in their modules."""
 
-FEW = 6
+FEW = 4
 """Iterations of an architecture's training."""
 
 
