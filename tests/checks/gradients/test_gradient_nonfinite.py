@@ -87,3 +87,14 @@ def test_a_layer_without_a_place_in_the_forward_pass_is_named_last():
         layers=dataclasses.replace(base, layers=layers),
     )
     assert_fires(SLUG, run, layer="1")
+
+
+def test_says_where_it_came_in_or_that_this_was_not_watched():
+    bad = norms(range(30, 61))
+    found = {"where": "backward", "name": "1.weight", "order": None, "seen_by": "statistics"}
+    run = records(steps=60, grad_norm=bad, first_nonfinite=lambda n: found if n >= 30 else None)
+    assert assert_fires(SLUG, run).title.endswith(", first in the gradient of 1.weight (backward)")
+    assert (
+        "Where it came in was not watched in step 30."
+        in assert_fires(SLUG, records(steps=60, grad_norm=bad)).detail
+    )

@@ -77,3 +77,24 @@ def test_limit_of_parameters():
     columns = {"update_ratios": lambda step: [0.1, NAN if step > 40 else 0.1, 0.1]}
     assert_quiet(SLUG, records(steps=100, columns=columns), limits={"parameters": 2})
     assert_fires(SLUG, records(steps=100, columns=columns), limits={"parameters": 1}, since=(41, 41))
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("optimizer", ", first in 1.weight (the optimizer's step), batch 0a"),
+        ("parameter", ", first in 1.weight, which was not finite before the step, batch 0a"),
+        ("no such place", "Where it came in was not watched in step 41."),
+    ],
+)
+def test_says_where_it_came_in(where, said):
+    found = {"where": where, "name": "1.weight"}
+    run = records(
+        steps=100,
+        update_ratio=ratio(41),
+        columns={"update_ratios": going_bad(41)},
+        first_nonfinite=lambda n: found if n == 41 else None,
+        fingerprint="0a",
+    )
+    alert = assert_fires(SLUG, run)
+    assert said in alert.title + alert.detail

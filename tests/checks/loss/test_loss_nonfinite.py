@@ -55,9 +55,23 @@ def test_names_the_layer_that_went_first():
 def test_gradients_of_the_same_step_prove_nothing():
     columns = {"grad_norms": lambda n: math.nan if n >= 25 else 1.0}
     alert = assert_fires(SLUG, records([1.0] * 24 + [math.nan] * 5, columns=columns))
-    assert "No watched activation or weight" in alert.detail
+    assert "Where it came in was not watched in step 25." in alert.detail
 
 
 def test_resolves_when_the_loss_stays_finite():
     _, alerts = run_check(SLUG, records([1.0] * 10 + [math.nan] + [1.0] * 40))
     assert [a.state for a in alerts] == ["opened", "resolved"]
+
+
+@pytest.mark.parametrize("batched", [None, 10])
+def test_names_where_it_came_in_and_the_batch(batched):
+    found = {"where": "forward", "name": "blocks.3.act", "order": 7, "seen_by": "sentinel"}
+    run = records(
+        [1.0] * 24 + [math.nan] * 5,
+        first_nonfinite=lambda n: found if n >= 25 else None,
+        fingerprint=lambda n: f"9f3a11{n:02d}",
+        batched=batched,
+    )
+    alert = assert_fires(SLUG, run)
+    assert alert.title == "Loss is NaN since step 25, first in blocks.3.act (forward), batch 9f3a1125"
+    assert "not watched" not in alert.detail

@@ -5,7 +5,8 @@ What it detects
     although every element is still finite; at that size the difference does not matter. The layer named
     is the last one in call order among those whose gradient went bad first, because backward hands a NaN
     on to everything that comes before. When all gradients went bad in the same step, no layer is named:
-    the NaN came with the loss.
+    the NaN came with the loss. Where it came in first, also in the forward pass, is said if that step was
+    watched closely enough.
 
 Why it matters
     One step with such a gradient makes every weight that it touches NaN, and with momentum or Adam the
@@ -29,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
+from torchwatch.checks._nonfinite import came_in, not_watched, titled
 from torchwatch.checks.gradients._origin import origin
 from torchwatch.history import History
 from torchwatch.records import is_bad, is_missing
@@ -85,12 +87,15 @@ def _finding(history: History, onset: int, length: int) -> Finding:
     place = int(np.searchsorted(norms.steps, onset))
     value = float(norms.values[place])
     layer, where, detail = _where(history, onset)
+    entry = came_in(history, onset)
+    if entry is None:
+        detail = f"{detail} {not_watched(onset)}"
     before = norms.values[:place]
     finite = before[np.isfinite(before)]
     if finite.size:
         detail += f" The last finite gradient norm before was {number(float(finite[-1]))}."
     return Finding(
-        title=f"{where} {number(value)} at step {onset}",
+        title=titled(f"{where} {number(value)} at step {onset}", entry),
         since_step=onset,
         detail=f"{detail} Applied steps in a row: {length}.".strip(),
         layer=layer,
@@ -120,7 +125,7 @@ CHECK = Check(
     cause=Cause.GRADIENT,
     when=frozenset({On.STEP}),
     reads=("grad_norm",),
-    uses=("grad_norms", "skipped"),
+    uses=("grad_norms", "skipped", "first_nonfinite", "fingerprint"),
     limits=Limits(),
     find=find,
     fix="Go back to the last good checkpoint, lower the learning rate, clip the norm, check the batch.",

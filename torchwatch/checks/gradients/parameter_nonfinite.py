@@ -3,7 +3,8 @@
 What it detects
     A weight norm (read on sampled steps) or an update ratio (a fixed slice of every parameter, normally
     read at every step) is NaN or infinite. Both are measured after the optimizer's step. Finite weights
-    beyond 1e19 count too: the square of their norm no longer fits into float32.
+    beyond 1e19 count too: the square of their norm no longer fits into float32. Where it came in first
+    is said if that step was watched: in the forward or backward pass, or in the optimizer's step.
 
 Why it matters
     A NaN in one weight reaches every output that depends on it, the loss, and one step later all weights.
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
+from torchwatch.checks._nonfinite import came_in, not_watched, titled
 from torchwatch.checks.gradients._origin import origin
 from torchwatch.history import History
 from torchwatch.records import is_bad, is_missing
@@ -56,7 +58,7 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     if count < max(1, limits.parameters):
         return []
     onset, good = _onset(history, seen_at)
-    layout = history.layout
+    layout, place = history.layout, came_in(history, onset)
     began = None if layout is None else origin(layout, row, bad)
     measured = int((~is_missing(row)).sum())
     known = (
@@ -65,9 +67,10 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     subject = began[1] if began else f"{count} of {measured} parameters"
     return [
         Finding(
-            title=f"{subject} not finite since step {onset}",
+            title=titled(f"{subject} not finite since step {onset}", place),
             since_step=onset,
-            detail=f"{count} of {measured} measured parameters hold NaN or infinity; {known}.",
+            detail=f"{count} of {measured} measured parameters hold NaN or infinity; {known}."
+            + ("" if place else f" {not_watched(onset)}"),
             layer=began[0] if began else None,
             metric="parameters_nonfinite",
             value=float(count),
@@ -95,7 +98,7 @@ CHECK = Check(
     cause=Cause.PARAMETER,
     when=frozenset({On.STEP}),
     reads=("update_ratios",),
-    uses=("weight_norms", "update_ratio"),
+    uses=("weight_norms", "update_ratio", "first_nonfinite", "fingerprint"),
     limits=Limits(),
     find=find,
     fix="Roll back to a checkpoint from before this step, then lower the learning rate or clip gradients.",

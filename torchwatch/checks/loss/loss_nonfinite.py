@@ -2,7 +2,9 @@
 
 What it detects
     A step whose loss is NaN, +Inf or −Inf. Under a gradient scaler (float16) it takes three such steps in a
-    row, because the scaler skips an overflowing step and goes on with a smaller scale.
+    row, because the scaler skips an overflowing step and goes on with a smaller scale. The layer, input or
+    parameter in which it came in is named, with the batch, if that step was watched closely enough: sampled,
+    or with the sentinel on.
 
 Why it matters
     A NaN loss makes every gradient NaN, and the next optimizer step writes NaN into every weight. Nothing
@@ -25,6 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
+from torchwatch.checks._nonfinite import came_in, not_watched, titled
 from torchwatch.history import Columns, History
 from torchwatch.records import is_bad
 
@@ -62,17 +65,17 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     if count < needed:
         return []
     onset, value = int(steps[start]), float(values[start])
-    place = _origin(history, onset)
+    place = came_in(history, onset)
     word = "NaN" if math.isnan(value) else "+Inf" if value > 0 else "−Inf"
     before = f"The last finite loss was {values[start - 1]:.4g} at step {steps[start - 1]}. " if start else ""
     length = f"{count} non-finite losses in a row. " if count > 1 else ""
-    where = place or "No watched activation or weight was seen to turn non-finite before it."
+    where = "" if place else _origin(history, onset) or not_watched(onset)
     scaler = " A gradient scaler is in use and did not recover." if scaled else ""
     return [
         Finding(
-            title=f"Loss is {word} since step {onset}",
+            title=titled(f"Loss is {word} since step {onset}", place),
             since_step=onset,
-            detail=f"{length}{before}{where}{scaler}",
+            detail=f"{length}{before}{where}{scaler}".strip(),
             metric="loss",
             value=value,
             threshold=float(needed),
@@ -133,7 +136,14 @@ CHECK = Check(
     cause=Cause.LOSS,
     when=frozenset({On.STEP}),
     reads=("loss",),
-    uses=("grad_scale", "activations.nonfinite", "weight_norms", "grad_norms"),
+    uses=(
+        "grad_scale",
+        "first_nonfinite",
+        "fingerprint",
+        "activations.nonfinite",
+        "weight_norms",
+        "grad_norms",
+    ),
     limits=Limits(),
     find=find,
     fix=(
