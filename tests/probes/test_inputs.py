@@ -174,12 +174,23 @@ def test_ids_masks_and_keywords(tmp_path) -> None:
     assert step.tokens == 35
     assert step.inputs["tensors"] == [
         {"name": "0.ids", "shape": [5, 7], "dtype": "int64", "low": 2, "high": 41},
-        {"name": "1", "shape": [5, 7], "dtype": "bool"},
+        {"name": "mask", "shape": [5, 7], "dtype": "bool"},
         {
-            "name": "2", "shape": [], "dtype": "float16", "low": 0.5, "high": 0.5, "mean": 0.5, "std": 0.0,
-            "absmax": 0.5, "nonfinite": 0,
+            "name": "scale", "shape": [], "dtype": "float16", "low": 0.5, "high": 0.5, "mean": 0.5,
+            "std": 0.0, "absmax": 0.5, "nonfinite": 0,
         },
     ]  # fmt: skip
+
+
+def test_labels_are_no_tokens(tmp_path) -> None:
+    class Speech(nn.Linear):
+        def forward(self, waves, labels=None):
+            return super().forward(waves)
+
+    call = lambda model, x: model(x, labels=torch.zeros(8, 4, dtype=torch.int64))  # noqa: E731
+    step = steps_of(trained(Speech(4, 1), batches(1), tmp_path, call=call))[0]
+    assert step.tokens is None
+    assert [t["name"] for t in step.inputs["tensors"]] == ["0", "labels"]
 
 
 def test_only_the_first_four_tensors_are_described(tmp_path) -> None:

@@ -44,6 +44,7 @@ from torchwatch.schedule import Plan
 
 _MOST_CALLS = 1024
 _MOST_RETURNED = 2
+_LARGEST_SUM = 1.5
 _WORDS = ("attention", "attn")
 _OFF = "off"
 _NO_MODULE = "off: no attention module found; WatchConfig(attention=True) turns it on"
@@ -79,6 +80,7 @@ class AttentionProbe(Probe):
         self._owners = Owners()
         self._armed = self._inside = self._in_place = False
         self._structure = -1
+        self._outputs = 0
         self._last: weakref.ref[torch.Tensor] | None = None
         self._state = _OFF
 
@@ -182,9 +184,10 @@ class AttentionProbe(Probe):
             return  # a module that wraps the attention hands on what it was given
         if candidates:
             self._last = weakref.ref(candidates[0])
-        for place, weights in enumerate(candidates[:_MOST_RETURNED]):
+        self._outputs += 1
+        for weights in candidates[:_MOST_RETURNED]:
             rows = _attention.returned(weights.detach())
-            self._keep(rows, name, place + 1, _attention.plausible(weights.detach()))
+            self._keep(rows, name, 1, _attention.plausible(weights.detach()))
 
     def _keep(
         self, rows: _attention.Rows, name: str, number: int, plausible: torch.Tensor | None = None
@@ -195,6 +198,7 @@ class AttentionProbe(Probe):
             "queries": rows.queries,
             "keys": rows.weights.shape[-1],
             "positions": rows.positions,
+            "output": None if plausible is None else self._outputs,
         }
         call = _Call(facts, _attention.summary(rows), plausible)
         if self.config.histograms:
@@ -234,18 +238,21 @@ class AttentionProbe(Probe):
     def decode(payloads: list[Any], values: list[Values], frame: Frame) -> dict[str, Any]:
         """A record of its own; several calls under one name are averaged."""
         calls: dict[tuple[str, int], list[tuple[Any, ...]]] = {}
+        read: set[int] = set()
         for facts, sums, plausible, pattern in payloads:
-            if plausible is None or _is_plausible(values[plausible]):
-                source = "recomputed" if plausible is None else "returned"
-                calls.setdefault((facts["name"], facts["heads"]), []).append((facts, source, sums, pattern))
+            if plausible is not None:
+                if facts["output"] in read or not _is_plausible(values[plausible]):
+                    continue
+                read.add(facts["output"])
+            calls.setdefault((facts["name"], facts["heads"]), []).append((facts, sums, pattern))
         layers = []
         for (name, heads), of in calls.items():
-            facts, source, _, pattern = of[0]
+            facts, _, pattern = of[0]
             layer = {"name": name, "heads": heads, "queries": facts["queries"], "keys": facts["keys"]}
             layer |= {"rows": len(facts["positions"])}
-            layer |= _attention.per_head([values[sums] for _, _, sums, _ in of])
-            if source == "returned":
-                layer["source"] = source
+            layer |= _attention.per_head([values[sums] for _, sums, _ in of])
+            if facts["output"] is not None:
+                layer["source"] = "returned"
             if pattern is not None:
                 layer["pattern"] = {
                     "rows": list(facts["positions"]),
@@ -274,6 +281,6 @@ def _readable(value: Any) -> TypeGuard[torch.Tensor]:
 
 
 def _is_plausible(numbers: Values) -> bool:
-    """Weights are not negative, and dropout leaves their mean sum near 1; NaN is let through."""
+    """Weights are not negative; a row sums to 1, more or less with dropout, less with a sink. NaN may be."""
     low, total = numbers
-    return not low < 0 and not abs(total - 1) > 0.25
+    return not low < 0 and not total > _LARGEST_SUM

@@ -6,16 +6,16 @@ when the forward pass has run, so a model that changes its input in place shows 
 ``fingerprint`` is 8 hex digits over all tensors among the arguments (at most 16 per pass): equal for equal
 batches, see :mod:`torchwatch.probes._fingerprint`. A pass with the batch of the pass before counts once: a
 closure runs its batch several times. ``tokens`` counts the entries of the first argument of two axes that
-holds 32 or 64 bit whole numbers, all passes together.
+holds 32 or 64 bit whole numbers and is not called a label, all passes together.
 
 Keys of ``inputs``:
 
 * ``passes``: forward passes that were trained on, at most 64 are looked at;
 * ``batch``: samples in the first of them: the first axis of its first tensor;
 * ``nonfinite``: NaN and infinite entries of the floating tensors described, all passes together;
-* ``tensors``: the first four tensors, each with ``name`` (place among the arguments, by keyword after those
-  by position, and keys of maps: ``0``, ``1.image``), ``shape`` (of the first pass) and ``dtype``; where it
-  holds numbers ``low`` and ``high``; a floating one also ``mean``, ``std`` (of the population), ``absmax``
+* ``tensors``: the first four tensors, each with ``name`` (place among the arguments or keyword, then keys of
+  maps: ``0``, ``1.image``, ``input_ids``), ``shape`` (of the first pass) and ``dtype``; where it holds
+  numbers ``low`` and ``high``; a floating one also ``mean``, ``std`` (of the population), ``absmax``
   (like the others NaN where an entry is NaN) and ``nonfinite`` (a count); over all passes together;
 * ``more``: how many tensors were not described, where there were more than four;
 * ``source``: ``batches`` where the model's own forward is never called and the batches of ``watch.batches``
@@ -188,6 +188,10 @@ class InputProbe(Probe):
 def named_tensors(value: Any) -> Iterator[tuple[str, torch.Tensor]]:
     """Tensors in a value that can be read, of any type, with their places; bounded."""
     found = 0
+    keywords = getattr(value, "keywords", ())
+    if keywords:  # the arguments of a call: by position, then by keyword
+        first = len(value) - len(keywords)
+        value = dict(zip([*range(first), *keywords], value, strict=True))
     for name, tensor in _walk(value, "", _DEPTH):
         if sketchable(tensor):
             yield name, tensor
@@ -215,8 +219,8 @@ def _walk(value: Any, name: str, depth: int) -> Iterator[tuple[str, torch.Tensor
 
 def _tokens(tensors: list[Any]) -> int:
     """Entries of the first tensor of a batch that looks like a sequence of ids."""
-    for _, shape, dtype, _, _ in tensors:
-        if len(shape) == 2 and dtype in _TOKENS:
+    for name, shape, dtype, _, _ in tensors:
+        if len(shape) == 2 and dtype in _TOKENS and "label" not in name:
             return int(math.prod(shape))
     return 0
 
