@@ -58,6 +58,13 @@ def test_nothing_is_due_before_the_step_that_is_due_next(
     assert not Schedule(config).plan(due).plain
 
 
+def test_profiled_steps_are_not_sampled() -> None:
+    schedule = Schedule(WatchConfig(profile_every=10, profile_steps=2, dense_steps=20))
+    plans = [schedule.plan(n) for n in range(1, 31)]
+    assert [p.number for p in plans if p.profiled] == [10, 11, 20, 21, 30]
+    assert not any(p.sampled for p in plans if p.profiled)
+
+
 def test_an_unmeasured_plan_is_plain() -> None:
     assert unmeasured(7).plain
     assert unmeasured(7).number == 7

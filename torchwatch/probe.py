@@ -8,7 +8,8 @@ never synchronises, never draws random numbers, and never keeps a tensor of the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 
 from torchwatch.config import WatchConfig
 from torchwatch.patient import Patient
+from torchwatch.records import Record
 from torchwatch.schedule import Plan, unmeasured
 from torchwatch.transfer import Copy, Transfers
 
@@ -121,6 +123,13 @@ class Frame:
         """
         remote = {device: iter(copy.values()) for device, copy in self._copies.items()}
         return [next(remote[t.device]) if t.device in remote else _on_host(t) for t in self._tensors]
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """A record that takes long to make: ``make`` is called in the recorder thread with the time (seconds)."""
+
+    make: Callable[[float], Record]
 
 
 class Block:

@@ -19,7 +19,7 @@ class Plan(NamedTuple):
 
     ``gradients``: gradient norms and update ratios. ``sampled``: activations, weights and the other heavy
     probes. ``rare``: the expensive statistics as well. ``sentinel``: outputs are summed in search of a NaN.
-    ``profiled``: the profiler runs.
+    ``profiled``: the profiler runs, and nothing heavy of ours distorts what it sees.
     """
 
     number: int
@@ -50,6 +50,7 @@ class Schedule:
         gradients_every: steps between two measurements of gradients, on the ladder.
         activations_every: the same for all heavy probes.
         sentinel: whether outputs are summed on every step; undecided (None), the budget turns it on.
+        profiling: whether the host profiles by hand: then nothing heavy of ours gets in the way.
         zoomed: steps that were measured in full because of a warning.
     """
 
@@ -58,6 +59,7 @@ class Schedule:
         self.gradients_every = config.gradients_every or 1
         self.activations_every = config.activations_every or _FIRST_ACTIVATIONS
         self.sentinel = bool(config.sentinel)
+        self.profiling = False
         self.zoomed = 0
         self._requested = False
         self._zoom_left = 0
@@ -77,13 +79,16 @@ class Schedule:
         """What to measure in step ``number``; called once per step, in order. Consumes the zoom."""
         zoomed = self._zooming(number)
         dense = number <= self.config.dense_steps
-        sampled = zoomed or dense or number % self.activations_every == 0
+        profiled = self.profiling or self._profiled(number)
+        sampled = (zoomed or dense or number % self.activations_every == 0) and not profiled
         rare = False
         if sampled:
             rare = self._samples % self.config.rare_every == 0
             self._samples += 1
         gradients = sampled or (number - 1) % self.gradients_every == 0
-        return Plan(number, gradients, sampled, rare, self.sentinel and not sampled, self._profiled(number))
+        return Plan(
+            number, gradients, sampled, rare, self.sentinel and not sampled and not profiled, profiled
+        )
 
     def next_due(self, number: int) -> int:
         """The first step from ``number`` on in which something is measured; ``number`` while zooming."""

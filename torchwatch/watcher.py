@@ -6,6 +6,7 @@ import datetime as dt
 import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -188,6 +189,23 @@ class Watcher:
             WatcherClosed: outside of the ``with`` block.
         """
         return Batches(loader, self._open(), self._call_back)
+
+    @contextmanager
+    def profile(self) -> Iterator[None]:
+        """Profile the body (a few steps) with ``torch.profiler``; a ``profile`` record is written.
+
+        Nothing is profiled where a profiler runs already. With ``WatchConfig(profile_trace="traces/")`` the
+        Chrome trace is kept as well.
+
+        Raises:
+            WatcherClosed: outside of the ``with`` block.
+        """
+        attachment = self._open().attachment
+        if attachment.here:
+            with attachment.profiled():
+                yield
+        else:
+            yield
 
     # ------------------------------------------------------------------ what the loop can ask
 

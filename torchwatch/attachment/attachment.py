@@ -14,7 +14,8 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ from torchwatch.budget import Budget
 from torchwatch.config import WatchConfig
 from torchwatch.guard import Guard
 from torchwatch.patient import Patient
-from torchwatch.probe import Block, Frame, Probe
+from torchwatch.probe import Block, Frame, Later, Probe
 from torchwatch.probes import _torch
 from torchwatch.probes.activations import Seen, batch_size, tensors
 from torchwatch.records import Layout, Note
@@ -69,7 +70,7 @@ class Attachment:
         self,
         model: torch.nn.Module,
         config: WatchConfig,
-        emit: Callable[[Frame | Block | Layout | Note], None],
+        emit: Callable[[Frame | Block | Later | Layout | Note], None],
         guard: Guard,
         at_boundary: Callable[[], None] = lambda: None,
         scaler: Any = None,
@@ -81,9 +82,11 @@ class Attachment:
         self.schedule = Schedule(config)
         self.budget = Budget(config, self.schedule, len(self.patient.layers))
         me = weakref.ref(self)
-        crew = Crew(total_norm_hook(me), skipped_hook(me), functools.partial(observing, me), host_time_of(me))
+        crew = Crew(
+            total_norm_hook(me), skipped_hook(me), functools.partial(observing, me), host_time_of(me), emit
+        )
         self.activations, self.wiring, self.clipping = crew.activations, crew.wiring, crew.clipping
-        self.flops = crew.flops
+        self.flops, self.profiler = crew.flops, crew.profiler
         self.probes = crew.all
         self._moments = {m: overriding(self.probes, m) for m in MOMENTS}
         merged = tuple(p for p in self.probes if type(p).merge is not Probe.merge)
@@ -471,6 +474,20 @@ class Attachment:
                 if len(found) == _SIGNATURE:
                     break
         return tuple(found)
+
+    @contextmanager
+    def profiled(self) -> Iterator[None]:
+        """Profile what the host does in the body; what the body raises passes."""
+        started = False
+        with self.guard("profiler"):
+            started = self.schedule.profiling = self.profiler.start_by_hand(self.steps.now_in)
+        try:
+            yield
+        finally:
+            if started:
+                self.schedule.profiling = False
+                with self.guard("profiler"):
+                    self.profiler.stop_by_hand(self.steps.now_in)
 
     def boundary(self, samples: int | None) -> None:
         """``watch.step()``: confirm the open step, or make one where there is no optimizer."""

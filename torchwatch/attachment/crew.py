@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from torchwatch.probe import Probe
+from torchwatch.probe import Later, Probe
 from torchwatch.probes import _torch
 from torchwatch.probes.activations import ActivationProbe
 from torchwatch.probes.attention import AttentionProbe
@@ -19,6 +19,7 @@ from torchwatch.probes.histograms import HistogramProbe
 from torchwatch.probes.inputs import InputProbe
 from torchwatch.probes.learning_rate import LearningRateProbe
 from torchwatch.probes.loss import LossProbe
+from torchwatch.probes.profiler import ProfilerProbe
 from torchwatch.probes.scaling import ScalingProbe
 from torchwatch.probes.sentinel import SentinelProbe
 from torchwatch.probes.targets import TargetProbe
@@ -44,6 +45,7 @@ class Crew:
         skipped: told of every optimizer step that a ``GradScaler`` skips.
         observing: makes a probe's method an observer that functions of torch may call (see ``hooks``).
         host_time: seconds of a clock that stands still while torchwatch works.
+        emit: takes records that are made in the recorder thread.
     """
 
     def __init__(
@@ -52,12 +54,14 @@ class Crew:
         skipped: Callable[[torch.optim.Optimizer], None],
         observing: Observing,
         host_time: Callable[[], float],
+        emit: Callable[[Later], None],
     ) -> None:
         self.activations = ActivationProbe()
         self.wiring = WiringProbe()
         self.clipping = ClippingProbe(total_norm)
         self.loss = LossProbe()
         self.flops = FlopsProbe()
+        self.profiler = ProfilerProbe(emit)
         self.all: tuple[Probe, ...] = (
             ClockProbe(host_time),
             GradientProbe(),
@@ -76,6 +80,7 @@ class Crew:
             AttentionProbe(observing),
             HistogramProbe(),
             self.flops,
+            self.profiler,
         )
 
 

@@ -57,7 +57,7 @@ class _Timed:
         return False
 
 
-class Arguments(tuple[Any, ...]):
+class Arguments(tuple[Any, ...]):  # noqa: SLOT001 - a tuple's subclass cannot have any
     """Arguments of a call by position, then by keyword; ``keywords`` are the names of the latter."""
 
     keywords: tuple[str, ...]

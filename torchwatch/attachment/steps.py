@@ -85,6 +85,13 @@ class StepBuilder:
         """Seconds since the start of the run."""
         return self._clock() - self._start
 
+    @property
+    def now_in(self) -> int:
+        """Number of the step in progress: the one after the last that the optimizer made."""
+        if self.lane.busy:
+            return self.lane.last + 1
+        return self.count + 1 if self.frame is None else self.frame.number + 1
+
     def restart_clock(self) -> None:
         """What has passed since the last step was not training: the next step's time starts now."""
         self._last_end = self.now()

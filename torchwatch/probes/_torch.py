@@ -62,6 +62,11 @@ def _find_step_code() -> types.CodeType | None:
 _STEP_CODE = _find_step_code()
 
 
+def profiler_runs() -> bool:
+    """Whether a profiler runs anywhere in the process. Fallback: False, then only torch's own check is left."""
+    return bool(getattr(torch.autograd.profiler, "_is_profiler_enabled", False))
+
+
 def optimizer_depth() -> int:
     """How many ``optimizer.step`` wrappers are on this thread's stack (1: not nested).
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torchwatch.codec import rounded
 from torchwatch.intervals import tidy
-from torchwatch.probe import Block, Frame, Probe, Values
+from torchwatch.probe import Block, Frame, Later, Probe, Values
 from torchwatch.records import STEP_COLUMNS, Layout, Log, Note, Record, Step
 
 _EVALUATION = ("val_", "valid_", "validation_", "eval_", "test_")
@@ -45,7 +45,7 @@ class Outcome:
     log: Log | None = None
 
 
-Item = Frame | Block | Layout | Log | Mark | Note
+Item = Frame | Block | Later | Layout | Log | Mark | Note
 
 
 def is_evaluation(name: str) -> bool:
@@ -104,8 +104,10 @@ def steps_in(item: Item) -> int:
     return len(item.ends) if isinstance(item, Block) else int(isinstance(item, Frame))
 
 
-def ready(item: Frame | Block | Mark, *, wait: bool) -> bool:
+def ready(item: Item, *, wait: bool) -> bool:
     """Whether the values of an item can be read; ``wait``: make it so."""
+    if not isinstance(item, (Frame, Block, Mark)):
+        return True
     frame = item.frame if isinstance(item, Mark) else item
     if frame.ready():
         return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -44,9 +43,9 @@ class Memory:
         self.devices: set[int] = set()
         self.retries: int | None = None
 
-    def read(self, now: float) -> dict[str, Any]:
+    def read(self, now: float = -1.0) -> dict[str, Any]:
         """Fields of :class:`~torchwatch.records.System`; ``uss_bytes`` is the last one that was read."""
-        if self._at_s is None or now - self._at_s >= READ_S:
+        if self._at_s is None or now < 0 or now - self._at_s >= READ_S:
             self._at_s = now
             self._fields = {"rss_bytes": self._process.memory_info().rss, **self._cuda(), **_mps()}
         return {**self._fields, "uss_bytes": self._uss}
@@ -65,7 +64,7 @@ class Memory:
         return True
 
     def _cuda(self) -> dict[str, Any]:
-        if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
+        if not torch.cuda.is_initialized():
             return {}
         totals = dict.fromkeys(("cuda_allocated_bytes", "cuda_reserved_bytes", "cuda_peak_bytes"), 0)
         retries = 0
@@ -89,6 +88,6 @@ class Memory:
 
 
 def _mps() -> dict[str, Any]:
-    if sys.platform != "darwin" or not torch.backends.mps.is_available():
+    if not torch.backends.mps.is_available():
         return {}
     return {"mps_allocated_bytes": torch.mps.current_allocated_memory()}

@@ -20,8 +20,9 @@ from torchwatch.check import Severity
 from torchwatch.config import WatchConfig
 from torchwatch.engine import Engine
 from torchwatch.intervals import IntervalBuilder
-from torchwatch.probe import Block, Frame, Probe
+from torchwatch.probe import Block, Frame, Later, Probe
 from torchwatch.recorder.blackbox import BlackboxBuffer
+from torchwatch.recorder.instruments import Instruments
 from torchwatch.recorder.items import (
     Item,
     Mark,
@@ -41,7 +42,6 @@ from torchwatch.recorder.totals import Totals
 from torchwatch.records import (
     Alert,
     Eval,
-    Interval,
     Layout,
     Log,
     Note,
@@ -73,7 +73,7 @@ class Recorder:
         probes: who decodes which payload of a frame.
         sinks: where records also go; one that raises is switched off and named.
         clock: seconds since the start of the run.
-        memory: reads memory and CPU share (fields of ``System``).
+        instruments: memory, machine, GPUs, energy (default: those of this process).
         budget: told what recording costs; its schedule zooms in on warnings and is reported in intervals.
     """
 
@@ -86,7 +86,7 @@ class Recorder:
         probes: Iterable[Probe],
         sinks: Iterable[Sink],
         clock: Callable[[], float],
-        memory: Callable[[], dict[str, Any]] | None = None,
+        instruments: Instruments | None = None,
         budget: Budget | None = None,
     ) -> None:
         self.writer, self.engine, self.config = writer, engine, config
@@ -101,7 +101,8 @@ class Recorder:
         self._probes = {p.name: type(p) for p in probes}
         self._sinks = Sinks(sinks)
         self._clock = clock
-        self._memory = memory if memory is not None else Memory().read
+        self._instruments = instruments if instruments is not None else Instruments(config, clock)
+        self._arithmetic: dict[str, Any] = {}
         self._queue: deque[Item] = deque()
         self._buffer: list[Record] = [header]
         self._intervals = IntervalBuilder(config.interval_steps)
@@ -158,6 +159,7 @@ class Recorder:
             pause = max(self.config.flush_s - (time.perf_counter() - started), _SHORTEST_PAUSE_S)
         self._guarded(self._tick)
         self._guarded(self._finish)
+        self._guarded(self._instruments.close)
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
@@ -179,7 +181,7 @@ class Recorder:
                 break
             if isinstance(item, Layout) and len(self._queue) == 1 and self._outcome is None:
                 break  # its step is about to follow, and says whether a loss was seen
-            if not isinstance(item, (Layout, Log, Note)) and not ready(item, wait=self._outcome is not None):
+            if not ready(item, wait=self._outcome is not None):
                 break
             self._queue.popleft()
             if isinstance(item, Block):
@@ -230,11 +232,19 @@ class Recorder:
             self._take_mark(item)
         elif isinstance(item, Note):
             self._say(item.topic, item.message)
+        elif isinstance(item, Later):
+            self._feed(item.make(round(self._clock(), 6)))
         elif isinstance(item, Log):
             step, time_s = self._totals.step, round(self._clock(), 6)
             self._feed(dataclasses.replace(item, step=step, time_s=time_s))
         elif isinstance(item, Layout):
-            self._feed(dataclasses.replace(item, coverage={**item.coverage, "loss": self._loss_coverage()}))
+            self._take_layout(item)
+
+    def _take_layout(self, layout: Layout) -> None:
+        peak = layout.peak_flops_per_s
+        self._arithmetic = {"flops_per_step": layout.flops_per_step, "peak_flops_per_s": peak}
+        told = {**layout.coverage, **self._instruments.coverage(), "loss": self._loss_coverage()}
+        self._feed(dataclasses.replace(layout, coverage=told))
 
     def _loss_coverage(self) -> str:
         if self._totals.without_loss > _HINT_STEPS:
@@ -294,7 +304,8 @@ class Recorder:
                 activations_every=schedule.activations_every,
                 sentinel=schedule.sentinel,
                 zoomed_steps=zoomed,
-                **memory,
+                **self._arithmetic,
+                **self._instruments.interval(),
             )
         )
 
@@ -318,7 +329,10 @@ class Recorder:
         self._next_system = now + self.config.system_s
         totals = self._totals
         since_s = totals.since_step_s(now)
-        self._feed(System(time_s=round(now, 6), step=totals.step, since_step_s=since_s, **self._memory()))
+        told = self._instruments.system()
+        self._feed(System(time_s=round(now, 6), step=totals.step, since_step_s=since_s, **told))
+        for topic, problem in self._instruments.problems():
+            self._say(topic, problem)
 
     def _finish(self) -> None:
         """The last interval, the checks' last look, the end record."""
@@ -350,6 +364,7 @@ class Recorder:
             lost_lines=self.writer.lost_lines,
             error=outcome.error,
             traceback=outcome.traceback,
+            **self._instruments.end(),
         )
         self._buffer.append(end)
         self._flush()
@@ -414,6 +429,3 @@ class Recorder:
         record = self._blackbox.record(reason, self._totals.step, round(self._clock(), 6))
         if record is not None:
             self._buffer.append(record)
-
-
-_INTERVAL_FIELDS = frozenset(f.name for f in dataclasses.fields(Interval))
