@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torchwatch.config import WatchConfig
@@ -41,6 +41,7 @@ def test_zoom_can_be_switched_off() -> None:
     assert sampled(schedule, 1, 20) == [10, 20]
 
 
+@settings(deadline=None)
 @given(
     gradients=st.sampled_from(LADDER),
     activations=st.sampled_from(LADDER),
