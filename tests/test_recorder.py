@@ -32,6 +32,27 @@ class Clock:
         return self.now
 
 
+class FewInstruments:
+    """Instruments that read nothing."""
+
+    def system(self) -> dict[str, Any]:
+        return {"rss_bytes": 7, "cpu_percent": 1.0}
+
+    interval = system
+
+    def end(self) -> dict[str, Any]:
+        return {}
+
+    def coverage(self) -> dict[str, str]:
+        return {}
+
+    def problems(self) -> list[tuple[str, str]]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+
 class Collector:
     """A sink that keeps what it is given."""
 
@@ -66,7 +87,7 @@ class Setup:
             [LossProbe()],
             [self.sink],
             self.clock,
-            memory=lambda: {"rss_bytes": 7, "cpu_percent": 1.0},
+            instruments=FewInstruments(),
         )
         self.recorder._feed(self.recorder._buffer[0])
         self.recorder._flush()

@@ -36,7 +36,6 @@ from torchwatch.recorder.items import (
     without_columns,
 )
 from torchwatch.recorder.lines import cut, length, line_of, line_of_pieces
-from torchwatch.recorder.memory import Memory
 from torchwatch.recorder.sinks import Sink, Sinks
 from torchwatch.recorder.totals import Totals
 from torchwatch.records import (
@@ -292,7 +291,6 @@ class Recorder:
         schedule = self._budget.schedule
         zoomed, self._zoomed_said = schedule.zoomed - self._zoomed_said, schedule.zoomed
         dropped, self._dropped_said = self.dropped - self._dropped_said, self.dropped
-        memory = {k: v for k, v in self._memory().items() if k in _INTERVAL_FIELDS}
         self._feed(
             self._intervals.close(
                 closed_by,
