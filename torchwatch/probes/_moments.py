@@ -18,6 +18,8 @@ NEAR = 1e-2
 """An output this close to a bound of its function (absolute) is saturated."""
 
 Bounds = tuple[float, float]
+Vector = torch.Tensor | list[float]
+Units = tuple[torch.Tensor, torch.Tensor]
 
 
 class Arrangement(NamedTuple):
@@ -42,18 +44,24 @@ class Arrangement(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """What :func:`reference` gives: ``vector`` (len(MOMENTS),), ``peaks`` and ``activity`` (units,) or None.
+    """What :func:`reference` gives.
 
-    ``vector`` is float64 (float32 on devices without float64), ``peaks`` and ``activity`` are float32.
+    ``vector`` has len(MOMENTS) entries: a float64 tensor (float32 on devices without float64), or numbers
+    where reading waits for nothing (the CPU's way). ``units`` are two float32 tensors of shape (units,),
+    peaks and activity, or None.
     """
 
-    vector: torch.Tensor
-    peaks: torch.Tensor | None
-    activity: torch.Tensor | None
+    vector: Vector
+    units: Units | None
 
 
 def reference(
-    tensor: torch.Tensor, arrangement: Arrangement, *, per_unit: bool = False, bounds: Bounds | None = None
+    tensor: torch.Tensor,
+    arrangement: Arrangement,
+    *,
+    per_unit: bool = False,
+    bounds: Bounds | None = None,
+    nonnegative: bool = False,  # noqa: ARG001 - for faster ways
 ) -> Moments:
     """The statistics of one tensor x of N entries; any device, never a synchronisation.
 
@@ -64,8 +72,9 @@ def reference(
             pairwise sum makes (relative 1e-6); ``spread`` and ``deviation`` must not be taken as
             differences of large sums: a spread of 1e-4 of the mean has to come out right to 1 %.
         arrangement: which entries belong to which sample, unit and position.
-        per_unit: whether ``peaks`` and ``activity`` are wanted.
-        bounds: lower and upper bound of the function that made x, for ``saturated``.
+        per_unit: whether the units are wanted as well, see :func:`reference_units`.
+        bounds: lower and upper bound of the function that made x, for ``saturated``; more than 0.02 apart.
+        nonnegative: the promise that no entry is below 0 (NaN may be among them); it may be used or not.
 
     Returns:
         ``vector``, with m_f the mean of feature f over the samples and μ the mean of all entries:
@@ -83,11 +92,8 @@ def reference(
 
         A NaN in x makes 0–4 NaN; an infinity makes them infinite or NaN. Counts are exact either way, and a
         Σx² that does not fit into float32 is no infinity in x.
-
-        ``peaks[u]`` = max |x| over samples and positions of unit u (NaN if one of them is), ``activity[u]``
-        = mean |x| over the same.
     """
-    samples, outer, units, inner = arrangement
+    samples = arrangement.samples
     fine = _finest(tensor)
     x = tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
     rows = x.view(samples, -1)
@@ -95,19 +101,26 @@ def reference(
     center = means.mean()
     spread = _square(rows - means.to(rows.dtype), fine)
     nothing = torch.full_like(center, math.nan)
-    magnitudes = x.abs()
     vector = torch.stack(
         [
             x.sum(dtype=fine), _square(x, fine), spread, spread + samples * _square(means - center, fine),
-            magnitudes.amax().to(fine), (x == 0).sum().to(fine), (~torch.isfinite(x)).sum().to(fine),
+            x.abs().amax().to(fine), (x == 0).sum().to(fine), (~torch.isfinite(x)).sum().to(fine),
             nothing if bounds is None else _saturated(x, bounds).to(fine),
         ]
     )  # fmt: skip
-    if not per_unit:
-        return Moments(vector, None, None)
-    by_unit = magnitudes.view(samples * outer, units, inner)
-    activity = by_unit.sum((0, 2), dtype=fine) / (samples * outer * inner)
-    return Moments(vector, by_unit.amax((0, 2)).float(), activity.float())
+    return Moments(vector, reference_units(tensor, arrangement) if per_unit else None)
+
+
+def reference_units(tensor: torch.Tensor, arrangement: Arrangement) -> Units:
+    """Peaks and activity of each unit, of a tensor as :func:`reference` takes it. Shapes (units,), float32.
+
+    ``peaks[u]`` = max |x| over samples and positions of unit u (NaN if one of them is), ``activity[u]`` =
+    mean |x| over the same.
+    """
+    samples, outer, units, inner = arrangement
+    magnitudes = tensor.abs().view(samples * outer, units, inner)
+    activity = magnitudes.sum((0, 2), dtype=_finest(tensor)) / (samples * outer * inner)
+    return magnitudes.amax((0, 2)).float(), activity.float()
 
 
 def arrange(tensor: torch.Tensor, axis: int | None) -> tuple[torch.Tensor, Arrangement]:

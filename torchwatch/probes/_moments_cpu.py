@@ -14,10 +14,8 @@ from collections.abc import Iterator
 
 import torch
 
-from torchwatch.probes._moments import NEAR, Arrangement, Bounds, Moments, reference
-
-PIECE = 65536
-"""Entries per piece: three such float32 buffers fit into a second-level cache of 1 MB."""
+from torchwatch.probes._moments import NEAR, Arrangement, Bounds, Moments, Units, reference
+from torchwatch.probes._scratch import PIECE, Buffers, Scratch
 
 _ROWS = 1024
 """Rows that ``mv`` may add up one after the other in float32."""
@@ -25,33 +23,17 @@ _ROWS = 1024
 _CANCELLED = 0.01
 """Where a difference of sums is smaller than this share of them, it is computed again, centred first."""
 
-
-class Buffers:
-    """Memory of ours that is used again and again: fresh pages cost more than the arithmetic."""
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        self.dtype = dtype
-        self.make_room(PIECE)
-
-    def make_room(self, size: int) -> None:
-        """Make them this long."""
-        self.size = size
-        with torch.inference_mode(mode=False):  # else they could not be written outside of it later
-            self.wide = torch.empty(size, dtype=self.dtype, device="cpu")
-            self.work = torch.empty(size, dtype=self.dtype, device="cpu")
-            self.ones = torch.ones(size, dtype=self.dtype, device="cpu")
+_SMALL = 1e-30
+"""A Σx² below this may have lost squares that are too small for float32."""
 
 
-class CpuMoments:
-    """Callable like :func:`~torchwatch.probes._moments.reference`, for tensors on the CPU.
-
-    Holds about 1 MB of buffers; several threads may call it at a time.
-    """
+class CpuKernels:
+    """The functions of :mod:`torchwatch.probes._moments` for tensors on the CPU; in any number of threads."""
 
     def __init__(self) -> None:
-        self._free: dict[torch.dtype, list[Buffers]] = {torch.float32: [], torch.float64: []}
+        self._scratch = Scratch()
 
-    def __call__(
+    def moments(
         self,
         tensor: torch.Tensor,
         arrangement: Arrangement,
@@ -60,17 +42,29 @@ class CpuMoments:
         bounds: Bounds | None = None,
         nonnegative: bool = False,
     ) -> Moments:
-        """As the reference. ``nonnegative``: the promise that no entry is below 0 (NaN may be among them)."""
-        free = self._free[torch.float64 if tensor.dtype is torch.float64 else torch.float32]
-        try:
-            buffers = free.pop()
-        except IndexError:
-            buffers = Buffers(torch.float64 if tensor.dtype is torch.float64 else torch.float32)
+        """As :func:`~torchwatch.probes._moments.reference`."""
+        buffers = self._scratch.take(tensor.dtype)
         try:
             call = _Call(tensor, arrangement, buffers, bounds)
             return call.moments(per_unit=per_unit, nonnegative=nonnegative)
         finally:
-            free.append(buffers)
+            self._scratch.give(buffers)
+
+    def units(self, tensor: torch.Tensor, arrangement: Arrangement) -> Units:
+        """As :func:`~torchwatch.probes._moments.reference_units`."""
+        buffers = self._scratch.take(tensor.dtype)
+        try:
+            return _Call(tensor, arrangement, buffers, None).units()
+        finally:
+            self._scratch.give(buffers)
+
+    def square(self, tensor: torch.Tensor) -> float:
+        """Σx² of a contiguous tensor."""
+        buffers = self._scratch.take(tensor.dtype)
+        try:
+            return _Call(tensor, Arrangement(1, 1, 1, tensor.numel()), buffers, None).square()
+        finally:
+            self._scratch.give(buffers)
 
 
 class _Call:
@@ -101,13 +95,28 @@ class _Call:
         if not (math.isfinite(self._square) and math.isfinite(total)):
             nonfinite = self._count_nonfinite()
             if not nonfinite:  # finite, and too large for sums in this precision
-                return reference(self._tensor, self._arrangement, per_unit=per_unit, bounds=self._bounds)
+                return _in_double(self._tensor, self._arrangement, per_unit=per_unit, bounds=self._bounds)
             self._zeros = self._count_zeros()
-        peaks, activity = self._units(sums, nonnegative=nonnegative) if per_unit else (None, None)
-        absmax = _highest(self._highest) if peaks is None else float(torch.amax(peaks))
-        numbers = [total, self._square, *self._deviations(sums, total), absmax, self._zeros, nonfinite]
-        vector = torch.tensor([*numbers, self._saturated], dtype=torch.float64, device="cpu")
-        return Moments(vector, peaks, activity)
+        units = self._units(sums if nonnegative else None) if per_unit else None
+        absmax = _highest(self._highest) if units is None else float(torch.amax(units[0]))
+        spread, deviation = self._deviations(sums, total)
+        vector = [total, self._square, spread, deviation, absmax, self._zeros, nonfinite, self._saturated]
+        return Moments(vector, units)
+
+    def units(self) -> Units:
+        """Peaks and activity alone."""
+        for piece in self._pieces(self._flat, self._whole_units()):
+            self._take_units(torch.abs(piece, out=self._buffers.work[: piece.numel()]))
+        return self._units(None)
+
+    def square(self) -> float:
+        """Σx² alone, also of entries whose squares do not fit into float32."""
+        found = 0.0
+        for piece in self._pieces(self._flat, PIECE):
+            found += float(torch.dot(piece, piece))
+        if math.isfinite(found) and found > _SMALL:
+            return found
+        return float(torch.linalg.vector_norm(self._flat, dtype=torch.float64)) ** 2
 
     def _pieces(self, flat: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
         """The entries in their order, ``size`` at a time, in the buffers' precision."""
@@ -187,10 +196,10 @@ class _Call:
             self._peaks.append(torch.amax(matrix, 0))
             self._magnitudes.append(torch.mv(matrix.t(), self._buffers.ones[: len(matrix)]))
 
-    def _units(self, sums: torch.Tensor, *, nonnegative: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Peaks and activity. Shapes (units,)."""
+    def _units(self, sums: torch.Tensor | None) -> Units:
+        """Peaks and activity; ``sums``: those of the features, where no entry is negative."""
         samples, outer, units, inner = self._arrangement
-        if nonnegative:
+        if sums is not None:
             per_unit = self._flat.view(samples * outer, units, inner)
             peaks = torch.amax(per_unit.amax(2) if inner > 1 else per_unit.view(-1, units), 0)
             activity = sums.view(outer, units, inner).sum((0, 2))
@@ -205,7 +214,7 @@ class _Call:
         """``spread`` and ``deviation``."""
         samples = self._arrangement.samples
         count, square = self._flat.numel(), self._square
-        spread = 0.0 if samples == 1 else square - _dot(sums) / samples
+        spread = square - (square if samples == 1 else _dot(sums) / samples)
         deviation = square - total * total / count
         if samples > 1 and spread < _CANCELLED * square:
             spread = self._centred(sums / samples)
@@ -244,6 +253,13 @@ class _Call:
             work = torch.eq(piece, 0, out=self._buffers.work[: piece.numel()])
             found += float(torch.sum(work))
         return found
+
+
+def _in_double(
+    tensor: torch.Tensor, arrangement: Arrangement, *, per_unit: bool, bounds: Bounds | None
+) -> Moments:
+    vector, units = reference(tensor, arrangement, per_unit=per_unit, bounds=bounds)
+    return Moments(vector.tolist() if isinstance(vector, torch.Tensor) else vector, units)
 
 
 def _saturated(piece: torch.Tensor, work: torch.Tensor, bounds: Bounds) -> float:
