@@ -1,4 +1,4 @@
-"""Which kernel takes a tensor's statistics: the CPU's own, else the plain definition."""
+"""Which kernel takes a tensor's statistics: the CPU's own, Triton's on CUDA, else the plain definition."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 
 from torchwatch.probes._moments import Bounds, Moments, Units, arrange, reference, reference_units
 from torchwatch.probes._moments_cpu import CpuKernels
+from torchwatch.probes._moments_triton import TritonKernels
 
 
 class Kernels:
@@ -13,6 +14,7 @@ class Kernels:
 
     def __init__(self) -> None:
         self._cpu = CpuKernels()
+        self._cuda = TritonKernels()
 
     def moments(
         self,
@@ -24,7 +26,8 @@ class Kernels:
     ) -> Moments:
         """As :func:`~torchwatch.probes._moments.reference`; ``axis``: that of the units, if wanted."""
         lying, arrangement = arrange(tensor, axis)
-        take = self._cpu.moments if lying.device.type == "cpu" else reference
+        own = {"cpu": self._cpu.moments, "cuda": self._cuda.moments}
+        take = own.get(lying.device.type, reference)
         return take(lying, arrangement, per_unit=axis is not None, bounds=bounds, nonnegative=nonnegative)
 
     def units(self, tensor: torch.Tensor, axis: int) -> Units:
