@@ -324,6 +324,9 @@ class Probe:
     def merge(self, frame: Frame) -> None:
         """Put what was collected since the last optimizer step into the frame."""
 
+    def closing(self, frame: Frame) -> None:
+        """The record of a step closes: what was seen after its optimizer step belongs to it."""
+
     def forget(self) -> None:
         """The model changed: what was collected of it has old indices."""
 

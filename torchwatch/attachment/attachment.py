@@ -42,7 +42,7 @@ from torchwatch.budget import Budget
 from torchwatch.config import WatchConfig
 from torchwatch.guard import Guard
 from torchwatch.patient import Patient
-from torchwatch.probe import Block, Frame, Later, Probe
+from torchwatch.probe import Block, Frame, Later
 from torchwatch.probes import _torch
 from torchwatch.probes.activations import Seen, batch_size, tensors
 from torchwatch.records import Layout, Note
@@ -89,9 +89,8 @@ class Attachment:
         self.flops, self.profiler = crew.flops, crew.profiler
         self.probes = crew.all
         self._moments = {m: overriding(self.probes, m) for m in MOMENTS}
-        merged = tuple(p for p in self.probes if type(p).merge is not Probe.merge)
         self.steps = StepBuilder(
-            _weakly(self.planned), crew.loss, merged, guard, _weakly(self._emit), clock, config.flush_s
+            _weakly(self.planned), crew.loss, self.probes, guard, _weakly(self._emit), clock, config.flush_s
         )
         self._plan = unmeasured(0)
         self._emit_item = emit
@@ -289,7 +288,7 @@ class Attachment:
             self.steps.pending.batches.append(size)
         loss = output.get("loss") if hasattr(output, "get") else getattr(output, "loss", None)
         if isinstance(loss, torch.Tensor) and loss.numel() == 1 and loss.grad_fn is not None:
-            loss.register_hook(loss_hook(weakref.ref(self), "output", loss.detach().clone()))
+            loss.register_hook(loss_hook(weakref.ref(self), "output", _torch.copied(loss)))
 
     def _maybe_loss_module(self, module: torch.nn.Module, output: Any) -> None:
         """The scalar, differentiable output of a module that is not watched is a loss."""
@@ -305,7 +304,7 @@ class Attachment:
         if not _torch.being_transformed() and not _torch.in_backward():
             with Quiet():
                 source = f"module {type(module).__name__} {id(module)}"
-                output.register_hook(loss_hook(weakref.ref(self), source, output.detach().clone()))
+                output.register_hook(loss_hook(weakref.ref(self), source, _torch.copied(output)))
 
     def gradient_arrived(self, index: int, seen: Seen, gradient: torch.Tensor) -> None:
         """The gradient of a watched output is there."""

@@ -142,7 +142,7 @@ class Lane:
                 return False
         at = self._place(newest)
         for name, value in values.items():
-            block.logged.append((at, name, value.detach().clone() if type(value) is torch.Tensor else value))
+            block.logged.append((at, name, _torch.copied(value) if type(value) is torch.Tensor else value))
         return True
 
     def put(self, entries: Mapping[str, torch.Tensor | float], newest: torch.Tensor | None) -> None:

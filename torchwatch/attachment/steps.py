@@ -44,7 +44,7 @@ class StepBuilder:
     Args:
         planned: what is measured in step n.
         loss: takes logged values.
-        merged: probes that collect between optimizer steps.
+        probes: asked to merge before a step, and once more when its record closes.
         guard: keeps our failures away from the host.
         emit: called with every frame and block that is complete; must not block.
         clock: seconds, monotonic.
@@ -55,13 +55,15 @@ class StepBuilder:
         self,
         planned: Callable[[int], Plan],
         loss: LossProbe,
-        merged: tuple[Probe, ...],
+        probes: tuple[Probe, ...],
         guard: Guard,
         emit: Callable[[Frame | Block], None],
         clock: Callable[[], float],
         flush_s: float = 0.1,
     ) -> None:
-        self._planned, self._loss, self._merged = planned, loss, merged
+        self._planned, self._loss = planned, loss
+        self._merged = tuple(p for p in probes if type(p).merge is not Probe.merge)
+        self._closing = tuple(p for p in probes if type(p).closing is not Probe.closing)
         self._guard, self._emit, self._clock = guard, emit, clock
         self.frame: Frame | None = None
         self.pending = Pending()
@@ -126,15 +128,18 @@ class StepBuilder:
         pending, self.pending = self.pending, Pending()
         with self._guard("loss"):
             self._loss.take(frame, pending.logged)
-        for probe in self._merged:
-            if not self._guard.is_off(probe.name):
-                with self._guard(probe.name), Quiet():
-                    probe.merge(frame)
+        self._tell(self._merged, "merge", frame)
         if pending.wait_s is not None:
             frame.wait_s = (frame.wait_s or 0.0) + pending.wait_s
         samples = pending.samples_of(closure=closure)
         if samples:
             frame.fields["samples"] = samples + frame.fields.get("samples", 0)
+
+    def _tell(self, probes: tuple[Probe, ...], moment: str, frame: Frame) -> None:
+        for probe in probes:
+            if not self._guard.is_off(probe.name):
+                with self._guard(probe.name), Quiet():
+                    getattr(probe, moment)(frame)
 
     def stepped(self, frame: Frame) -> None:
         """An optimizer of this record has stepped: what is computed from now on is newer."""
@@ -177,6 +182,7 @@ class StepBuilder:
         frame, self.frame = self.frame, None
         if frame is None:
             return
+        self._tell(self._closing, "closing", frame)
         self.count = frame.number
         self.in_epoch += 1
         self._previous = frozenset(frame.held)

@@ -240,6 +240,16 @@ def in_checkpoint() -> bool:
     return False
 
 
+def copied(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy without its graph, unseen by the host's dispatch modes. Fallback: they see a detach and a clone."""
+    modes = getattr(torch._C, "_len_torch_dispatch_stack", None)
+    aside = getattr(torch.utils._python_dispatch, "_disable_current_modes", None)
+    if modes is None or aside is None or modes() == 0:
+        return tensor.detach().clone()
+    with aside():
+        return tensor.detach().clone()
+
+
 def without_torch_function() -> Any:
     """A context in which ``__torch_function__`` overrides (FLOP counters, subclasses) see nothing of ours."""
     return torch._C.DisableTorchFunction()
