@@ -63,8 +63,31 @@ _STEP_CODE = _find_step_code()
 
 
 def profiler_runs() -> bool:
-    """Whether a profiler runs anywhere in the process. Fallback: False, then only torch's own check is left."""
+    """Whether a profiler runs anywhere in the process. Fallback: False; torch's own check is left then."""
     return bool(getattr(torch.autograd.profiler, "_is_profiler_enabled", False))
+
+
+def before_a_profiler_starts(give_way: Callable[[], None]) -> Callable[[], None]:
+    """Call ``give_way`` when anybody is about to start a profiler; returns what takes that back.
+
+    The function that prepares one is looked up in its module at call time. Fallback: where it is gone, nobody
+    is called, and torch refuses the second profiler.
+    """
+    home = torch.autograd.profiler
+    original = getattr(home, "_prepare_profiler", None)
+    if original is None:
+        return lambda: None
+
+    def prepare(*args: Any, **kwargs: Any) -> Any:
+        give_way()
+        return original(*args, **kwargs)
+
+    def take_back() -> None:
+        if getattr(home, "_prepare_profiler", None) is prepare:
+            setattr(home, "_prepare_profiler", original)  # noqa: B010 - private name
+
+    setattr(home, "_prepare_profiler", prepare)  # noqa: B010 - private name
+    return take_back
 
 
 def optimizer_depth() -> int:
@@ -241,7 +264,7 @@ def in_checkpoint() -> bool:
 
 
 def copied(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy without its graph, unseen by the host's dispatch modes. Fallback: they see a detach and a clone."""
+    """A copy without its graph, unseen by the host's dispatch modes. Fallback: they see how it is made."""
     modes = getattr(torch._C, "_len_torch_dispatch_stack", None)
     aside = getattr(torch.utils._python_dispatch, "_disable_current_modes", None)
     if modes is None or aside is None or modes() == 0:

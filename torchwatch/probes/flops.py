@@ -174,7 +174,7 @@ class FlopsProbe(Probe):
         """Begin to count a pass."""
         self._leave()
         self._count = None
-        if self._done or self._hook is None or not recording:
+        if self._done or self._hook is None or not recording or _torch.profiler_runs():
             return
         count = Count()
         observer = _torch.OperatorObserver(count.saw)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ class _Window:
     handles: list[Any] = field(default_factory=list)
     open: list[tuple[torch.nn.Module, Any]] = field(default_factory=list)
     failed: str = ""
+    take_back: Callable[[], None] = field(default=lambda: None)
 
     def ran(self, module: torch.nn.Module) -> None:
         """Close the module's range, and whatever an exception left open inside of it."""
@@ -37,6 +39,7 @@ class _Window:
 
     def close(self) -> None:
         """Take the hooks off and stop the profiler."""
+        self.take_back()
         for handle in self.handles:
             handle.remove()
         while self.open:
@@ -48,8 +51,8 @@ class ProfilerProbe(Probe):
     """Profiles ``profile_steps`` steps in every ``profile_every``, or what ``watch.profile()`` encloses.
 
     Started and stopped in the training thread, between steps, and never while a profiler of the host's runs:
-    a second one would empty the host's capture. While a window is open the host cannot start its own (torch
-    refuses), which is why windows are opt-in and short. Layers are marked by ranges of our own; backward
+    a second one would empty the host's capture. When the host starts its own, an open window gives way. Layers
+    are marked by ranges of our own; backward
     time is joined by autograd's sequence numbers. On CUDA, torch itself waits for the device when a window
     opens and closes.
 
@@ -92,6 +95,9 @@ class ProfilerProbe(Probe):
         if _torch.profiler_runs():
             self._said("a profiler of the host's was running")
             return False
+        if _torch.being_transformed():
+            self._said("a dispatch mode or a trace of the host's was active")
+            return False
         activities = [torch.profiler.ProfilerActivity.CPU]
         if self._on_device():
             activities.append(torch.profiler.ProfilerActivity.CUDA)
@@ -101,7 +107,7 @@ class ProfilerProbe(Probe):
 
         def before(module: torch.nn.Module, args: tuple[Any, ...]) -> None:  # noqa: ARG001
             name = layers.get(id(module))
-            if name is not None and not torch.compiler.is_compiling() and not window.failed:
+            if name is not None and not window.failed and not _torch.being_transformed():
                 try:
                     span = torch.profiler.record_function(MARK + (name or type(module).__name__))
                     span.__enter__()
@@ -117,8 +123,22 @@ class ProfilerProbe(Probe):
 
         profiler.start()
         self._window = window
+        window.take_back = _torch.before_a_profiler_starts(self._giving_way())
         window.handles = [_torch.register_forward_pre_hook(before), _torch.register_forward_hook(after)]
         return True
+
+    def _giving_way(self) -> Callable[[], None]:
+        """What closes the window when the host starts a profiler of its own."""
+        me = weakref.ref(self)
+
+        def give_way() -> None:
+            probe = me()
+            if probe is not None and probe._window is not None:
+                probe._window.close()
+                probe._window, probe._by_hand = None, False
+                probe._said("the host started its own profiler")
+
+        return give_way
 
     def _stop(self) -> None:
         window, self._window = self._window, None
