@@ -7,8 +7,11 @@ import math
 import numpy as np
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from torchwatch.codec import MISSING
+from tests.helpers_records import same
+from torchwatch.codec import MISSING, rounded
 from torchwatch.codec.columns import column_from_json
 from torchwatch.records import Blackbox, Step, decode, encode
 
@@ -32,6 +35,33 @@ def test_whole_numbers_are_written_as_such() -> None:
         "n": 9,
         "all": 0,
     }
+
+
+@pytest.mark.parametrize("common", [0.0, MISSING, 0.5], ids=["0", "missing", "0.5"])
+@pytest.mark.parametrize("others", [[0], [149], [75], [0, 149], list(range(30)), list(range(0, 150, 2))])
+def test_a_few_entries_that_differ_are_kept(common: float, others: list[int]) -> None:
+    column = np.full(150, np.float32(common))
+    column[others] = np.resize(np.float32([0.25, -0.0, math.nan, MISSING, math.inf, 1e-30, 7]), len(others))
+    line = encode(Step(weight_norms=column))
+    back = decode(line)
+    assert isinstance(back, Step)
+    assert back.weight_norms is not None
+    assert back.weight_norms.view(np.uint32).tolist() == column.view(np.uint32).tolist()
+    assert len(line) < 200 or len(others) > 1 or common == 0.5
+
+
+@given(st.lists(st.floats(width=32) | st.floats(2**-30, 2**-7, width=32), min_size=4, max_size=30))
+def test_numbers_written_short_are_the_same_numbers(values: list[float]) -> None:
+    column = np.array(values, np.float32)
+    for entries in (column, rounded(column)):
+        back = decode(encode(Step(weight_norms=entries)))
+        assert isinstance(back, Step)
+        assert same(back.weight_norms, entries)
+
+
+def test_small_and_whole_numbers_are_short() -> None:
+    column = np.float32([0.00001234, 0.00002345, 0.00001111, 12, 1e-7, -0.00001234])
+    assert b"[1234e-8,2345e-8,1111e-8,12,1e-7,-0.00001234]" in encode(Step(weight_norms=column))
 
 
 @pytest.mark.parametrize("odd", [0, 75, 149])
@@ -61,7 +91,9 @@ def test_a_map_of_any_content_keeps_its_lists() -> None:
 @pytest.mark.parametrize(
     "body",
     [{}, {"n": 3}, {"all": 1}, {"n": -1, "all": 0}, {"n": 1.0, "all": 0}, {"n": True, "all": 0},
-     {"n": 10**12, "all": 0}, {"n": 3, "all": "x"}, {"n": 3, "all": [1]}, {"n": "3", "all": 1}],
+     {"n": 10**12, "all": 0}, {"n": 3, "all": "x"}, {"n": 3, "all": [1]}, {"n": "3", "all": 1},
+     {"n": 3, "all": 0, "but": []}, {"n": 3, "all": 0, "but": {"3": 1}}, {"n": 3, "all": 0, "but": {"x": 1}},
+     {"n": 5000, "all": 0, "but": {"3": 1}}, {"n": 3, "all": 0, "but": {"1": "x"}}],
 )  # fmt: skip
 def test_what_is_no_constant_column_is_a_value_error(body: object) -> None:
     with pytest.raises(ValueError):

@@ -90,8 +90,9 @@ def steps_from_json(body: Mapping[str, Any], entries: Mapping[str, Any]) -> dict
     """
     numbers = _numbers(body.get("step", []), body.get("count"))
     count = len(numbers)
-    same, metrics = body.get("same") or {}, body.get("metrics")
-    if type(same) is not dict or type(metrics or {}) is not dict:
+    same, metrics = body.get("same"), body.get("metrics")
+    same = {} if same is None else same
+    if type(same) is not dict or (metrics is not None and type(metrics) is not dict):
         raise ValueError("not a map")
     if type(body.get("step")) is int and count * (len(body) + len(same) + len(metrics or ())) > _MOST_ENTRIES:
         raise ValueError("too many steps for a line")

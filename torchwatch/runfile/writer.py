@@ -86,17 +86,18 @@ class RunWriter:
         """Whether every line so far is in the file."""
         return self.lost_lines == 0
 
-    def write(self, records: Iterable[Record]) -> None:
+    def write(self, records: Iterable[Record]) -> list[int]:
         """Append the records as whole lines; when this returns they are in the file or counted as lost.
 
-        An :class:`End` gets ``complete`` and ``lost_lines`` as they are when it is written.
+        Returns how long each line is (bytes). An :class:`End` gets ``complete`` and ``lost_lines`` as they are when it is written.
         """
         if self._closed or os.getpid() != self._pid:
-            return
+            return [0 for _ in records]
         self._look_after()
         lines = [(type(r), self._encoded(r)) for r in records]
         if lines:
             self._append(lines)
+        return [len(line) for _, line in lines]
 
     def close(self) -> None:
         """Close and unlock the file. Idempotent."""
