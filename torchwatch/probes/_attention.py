@@ -20,6 +20,10 @@ BINS = 64
 IGNORED = 0.01
 """A key is ignored by a query when its weight is below this part of a uniform one."""
 
+_MOST_KEYS = 1 << 21
+"""Numbers that are read of the keys, unless one entry of the batch has more: then that one is."""
+
+_SMALL = 1e-30
 _MASKED = -9999.0  # additive masks: minus infinity, the least number of the type, or -10,000
 
 
@@ -62,14 +66,16 @@ def recomputed(
         mask = mask.expand(*query.shape[:-1], key.shape[-2])
     query, key = _four_axes(query), _four_axes(key)
     heads, queries = query.shape[1:3]
-    rows, batches = spread(queries, ROWS), spread(query.shape[0], BATCHES)
+    rows = spread(queries, ROWS)
+    batches = spread(query.shape[0], min(max(_MOST_KEYS // max(key[0].numel(), 1), 1), BATCHES))
     if heads % key.shape[1] or key.shape[0] not in (1, query.shape[0]):
         return None
     picked = _wide(query[batches, :, rows])
     keys = _wide(key[batches] if key.shape[0] > 1 else key)
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     grouped = (picked * scale).reshape(picked.shape[0], key.shape[1], -1, query.shape[-1])
-    scores = (grouped @ keys.transpose(-2, -1)).reshape(*picked.shape[:3], -1)
+    # keys first: half the time on the CPU, where this order needs no copy of them
+    scores = (keys @ grouped.transpose(-2, -1)).transpose(-2, -1).reshape(*picked.shape[:3], -1)
     valid = None
     if is_causal:
         places = torch.arange(queries, device=scores.device)[rows, None]
@@ -113,7 +119,9 @@ def summary(rows: Rows) -> torch.Tensor:
     (4, heads).
     """
     weights = rows.weights
-    entropy, most = torch.special.entr(weights).sum(-1), weights.amax(-1)
+    # torch.special.entr costs three times as much on the CPU
+    entropy = -(weights * weights.clamp_min(_SMALL).log()).sum(-1)
+    most = weights.amax(-1)
     if rows.valid is None:
         keys = torch.full_like(most, weights.shape[-1])
         ignored = weights < IGNORED / max(weights.shape[-1], 1)

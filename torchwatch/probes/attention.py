@@ -1,10 +1,10 @@
 """How attention heads look: spread out or on one key. Sampled steps only, of passes that were trained on.
 
 Fused attention yields no weights, so those of at most 8 evenly spaced query rows of at most 4 entries of the
-batch are recomputed from what ``torch.nn.functional.scaled_dot_product_attention`` was given, without its
-dropout. Where an attention module returns its weights as a further output, those are read instead. A
-function that was imported by name, and other kernels (``flex_attention``, FlashAttention's own), are not
-seen.
+batch (fewer where they are large) are recomputed from what was given to
+``torch.nn.functional.scaled_dot_product_attention``, without its dropout. Where an attention module returns
+its weights as a further output, those are read instead. A function that was imported by name, and other
+kernels (``flex_attention``, FlashAttention's own), are not seen.
 
 An :class:`~torchwatch.records.Attention` record has in ``data["layers"]`` one map per call of a module:
 
