@@ -712,3 +712,29 @@ class Swapped(nn.Module):
 @architecture()
 def data_swapped_in_passing(stage: Stage) -> None:
     fit(stage, Swapped())
+
+
+class Cut(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> None:
+        return None
+
+
+class Silenced(nn.Module):
+    """Two layers hear from autograd that there is no gradient: their hooks are called with None."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.other, self.head = (nn.Linear(5, 5) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(Cut.apply(self.two(self.one(x).relu())) + self.other(x))[:, :3]
+
+
+@architecture()
+def gradients_that_are_none(stage: Stage) -> None:
+    fit(stage, Silenced())
