@@ -1,0 +1,230 @@
+"""The disk budget: the file stays within its size, columns go first, and what went is said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from torchwatch.recorder.thinning import DiskBudget
+from torchwatch.records import (
+    Alert,
+    Attention,
+    Blackbox,
+    Interval,
+    Record,
+    Step,
+    StepColumns,
+    Steps,
+    System,
+    encode,
+    rounded_line,
+)
+
+HOUR = 3600.0
+
+
+def column(width: int) -> np.ndarray:
+    return np.random.default_rng(width).lognormal(size=width).astype(np.float32)
+
+
+GRADIENTS = {"grad_norms": column(30)}
+ALL = {**GRADIENTS, "activations": {name: column(40) for name in ("mean", "rms", "std")}}
+
+
+def step(number: int, took_s: float, **fields: Any) -> Step:
+    known = {"loss": 1 + 1 / number, "step_time_s": took_s, "lr": [0.1], "epoch": 0, **fields}
+    return Step(step=number, time_s=round(number * took_s, 6), **known)
+
+
+class Run:
+    """A recorder with nothing around it: what is written, when, and how many bytes."""
+
+    def __init__(self, full_bytes: int, bytes_per_hour: int) -> None:
+        self.disk = DiskBudget(full_bytes, bytes_per_hour)
+        self.written: list[Record] = []
+        self.sizes: list[tuple[float, int]] = [(0.0, 0)]
+        self.said: list[str] = []
+
+    def write(self, time_s: float, *records: Record | None) -> None:
+        kept = [r for r in records if r is not None]
+        sizes = [len(encode(r)) for r in kept]
+        self.disk.wrote(kept, sizes, time_s)
+        self.written += kept
+        self.sizes.append((time_s, self.sizes[-1][1] + sum(sizes)))
+
+    def slow(self, first: int, last: int, took_s: float, *, sampled: int = 10, **fields: Any) -> None:
+        """One line per step; every one has gradients, every tenth everything."""
+        for number in range(first, last + 1):
+            columns = ALL if number % sampled == 0 else GRADIENTS
+            self.write(number * took_s, self.disk.step(step(number, took_s, **columns, **fields)))
+            if number % 200 == 0:
+                self.close(number * took_s)
+
+    def fast(self, first: int, count: int, took_s: float, *, columns: bool = True) -> None:
+        """One line per 250 steps."""
+        for start in range(first, first + count, 250):
+            numbers = list(range(start, start + 250))
+            times = np.array(numbers) * took_s
+            line = Steps(
+                step=numbers, time_s=times, loss=1 + 1 / np.array(numbers, float), epoch=[0] * 250,
+                step_time_s=np.full(250, took_s),
+                columns={"249": StepColumns(**GRADIENTS)} if columns else None,
+            )  # fmt: skip
+            self.write(times[-1], self.disk.line(rounded_line(line)))
+            steps = self.disk.interval_steps(250)
+            if numbers[-1] % steps == 0:
+                self.close(times[-1], steps)
+
+    def close(self, time_s: float, steps: int = 200) -> None:
+        told = self.disk.thinned()
+        self.said += [told] if told else []
+        self.write(time_s, Interval(steps=steps, loss_mean=1.0, loss_std=0.1, time_s=time_s, thinned=told))
+
+    def steps(self) -> Iterator[Step | StepColumns]:
+        for record in self.written:
+            if isinstance(record, Step):
+                yield record
+            elif isinstance(record, Steps):
+                yield from (record.columns or {}).values()
+
+    def numbers(self) -> list[int]:
+        return [
+            n for r in self.written if isinstance(r, (Step, Steps))
+            for n in (r.step if isinstance(r, Steps) else [r.step])
+        ]  # fmt: skip
+
+    def stays_within(self, full: int, hourly: int) -> bool:
+        """At every moment, from the one on at which something was left out."""
+        begun = next(t for t, size in self.sizes if size >= 0.8 * full)
+        return all(size <= full + hourly / HOUR * (t - begun) for t, size in self.sizes)
+
+
+def test_below_the_first_size_everything_is_written() -> None:
+    run = Run(10_000_000, 1_000_000)
+    run.slow(1, 1000, 0.038)
+    assert run.numbers() == list(range(1, 1001))
+    assert all(s.grad_norms is not None for s in run.steps())
+    assert (run.disk.tight, run.said) == (False, [])
+
+
+def test_columns_go_first_and_complete_ones_stay_longest() -> None:
+    full, hourly = 400_000, 20_000_000
+    run = Run(full, hourly)
+    run.slow(1, 8000, 0.038)
+    assert run.disk.tight
+    assert run.disk.every == 1
+    assert run.numbers() == list(range(1, 8001))
+    late = [s for s in run.steps() if isinstance(s, Step) and s.step > 4000]
+    complete = sum(s.activations is not None for s in late)
+    gradients = sum(s.grad_norms is not None for s in late) - complete
+    assert 60 < complete < 400
+    assert gradients < complete / 10
+    assert run.stays_within(full, hourly)
+    assert run.sizes[-1][1] > full + 0.8 * hourly / HOUR * (8000 * 0.038 - 100)
+
+
+def test_where_scalars_do_not_fit_every_kth_step_is_written_and_some_columns() -> None:
+    full, hourly = 300_000, 3_000_000
+    run = Run(full, hourly)
+    run.slow(1, 12_000, 0.038)
+    assert run.disk.every > 1
+    late = [s for s in run.steps() if isinstance(s, Step) and s.step > 6000]
+    assert 0.05 < len(late) / 6000 < 0.6
+    assert sum(s.activations is not None for s in late) > 3
+    assert run.stays_within(full, hourly)
+
+
+def test_fast_lines_are_thinned_step_by_step() -> None:
+    full, hourly = 500_000, 4_000_000
+    run = Run(full, hourly)
+    run.fast(1, 250_000, 3e-4)
+    assert run.disk.every > 1
+    assert run.stays_within(full, hourly)
+    gaps = np.diff([n for n in run.numbers() if n > 125_000])
+    assert np.median(gaps) == run.disk.every
+    assert run.disk.longer > 1
+    lines = [r for r in run.written if isinstance(r, Steps) and r.columns]
+    for line in lines:
+        (place,) = line.columns or {}
+        assert line.step[int(place)] % 250 == 0, "columns stay with their step"
+
+
+def test_what_went_is_said_and_only_then() -> None:
+    run = Run(100_000, 3_600_000)
+    run.slow(1, 400, 0.038)
+    run.said.clear()
+    run.disk.every = 5
+    run.disk._bank = 0.0
+    for number in range(1001, 1011):
+        run.disk.step(step(number, 0.038, **GRADIENTS))
+    assert run.disk.thinned() == "written: columns of 0 of 10 measured steps, 2 of 10 steps"
+    assert run.disk.thinned() is None
+    run.disk.longer = 10
+    assert run.disk.thinned() == "intervals 10 times as long"
+    assert run.disk.interval_steps(200) == 2000
+
+
+def tight(bank: float) -> DiskBudget:
+    disk = DiskBudget(1_000_000, 3_600_000)
+    disk.tight, disk.every, disk._bank = True, 1000, bank
+    return disk
+
+
+def test_steps_at_which_a_number_stops_being_finite_are_always_written() -> None:
+    disk = tight(0.0)
+    losses = [1.0, math.nan, math.nan, 1.0, math.inf, 1.0]
+    kept = [disk.step(Step(step=i, loss=v)) for i, v in enumerate(losses, 1)]
+    assert [s.step for s in kept if s] == [2, 5]
+    norms = [1.0, 1.0, math.inf, math.nan]
+    line = disk.line(Steps(step=[7, 8, 9, 10], loss=np.ones(4), grad_norm=np.array(norms)))
+    assert line is not None
+    assert line.step == [9]
+    assert disk.line(Steps(step=[11, 12], grad_norm=np.array([math.nan, math.nan]))) is None
+    named = Step(step=13, loss=math.nan, first_nonfinite={"where": "forward"})
+    assert disk.step(named) is named
+
+
+def test_what_a_warning_measured_may_draw_on_the_reserve() -> None:
+    disk = tight(50_000.0)
+    assert disk.step(Step(step=1, **ALL)) is None
+    assert disk.step(Step(step=2, **ALL), urgent=True) is not None
+    written = [n for n in range(3, 903) if disk.step(Step(step=n, **ALL), urgent=True)]
+    assert written == list(range(3, 3 + len(written)))
+    assert 10 < len(written) < 100
+
+
+def test_a_step_keeps_its_scalars_when_its_columns_go() -> None:
+    disk = tight(0.0)
+    kept = disk.step(Step(step=1000, loss=2.0, **ALL))
+    assert kept == Step(step=1000, loss=2.0)
+
+
+def test_attention_is_thinned_as_columns_are_and_the_black_box_never() -> None:
+    disk = tight(0.0)
+    assert not disk.detail(Attention(data={"a": 1}))
+    assert disk.detail(Blackbox())
+    assert disk.detail(Alert())
+    assert disk.thinned() == "written: 0 of 1 attention records"
+
+
+def test_a_black_box_is_paid_for_by_columns_not_by_scalars() -> None:
+    run = Run(400_000, 20_000_000)
+    run.slow(1, 6000, 0.038)
+    data = [{"grad_norms": column(5000)}] * 2
+    run.write(6000 * 0.038, Blackbox(steps=data))
+    run.slow(6001, 7000, 0.038)
+    assert run.numbers() == list(range(1, 7001))
+
+
+@pytest.mark.parametrize(("full", "hourly"), [(0, 0), (0, 1000), (1000, 0)])
+def test_no_size_at_all_leaves_single_steps(full: int, hourly: int) -> None:
+    run = Run(full, hourly)
+    run.slow(1, 2000, 0.038)
+    run.fast(2001, 10_000, 0.001)
+    run.write(100.0, System())
+    assert len(run.numbers()) < 3000
+    assert run.said
