@@ -31,10 +31,14 @@ class Bench:
         probe.attach(self.patient, config or WatchConfig())
         self.number = 0
 
-    def step(self, *, sampled: bool = False, update: Any = None) -> dict[str, Any]:
-        """One optimizer step, as the attachment tells of it; ``update()`` stands for the optimizer's work."""
+    def step(self, *, sampled: bool = False, rare: bool | None = None, update: Any = None) -> dict[str, Any]:
+        """One optimizer step, as the attachment tells of it; ``update()`` stands for the optimizer's work.
+
+        ``rare``: as ``sampled`` where not given.
+        """
         self.number += 1
-        plan = Plan(self.number, gradients=True, sampled=sampled, rare=False, sentinel=False)
+        rare = sampled if rare is None else rare
+        plan = Plan(self.number, gradients=True, sampled=sampled, rare=rare, sentinel=False)
         frame = Frame(plan)
         with Quiet():
             self.probe.merge(frame)

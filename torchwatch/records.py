@@ -166,9 +166,9 @@ class Step(Record):
     ``output``. ``lr`` is per parameter group, all optimizers in the layout's order. ``grad_norm`` is the
     global L2 norm as the optimizer sees it, ``grad_norm_preclip`` the one before clipping (only when clipping
     was observed). ``update_ratio`` is ‖Δw‖/‖w‖ over all parameters, estimated from a fixed scattered slice of
-    each (in full on some sampled steps): exactly 0 means that no weight that was read has changed, infinite
-    that the step left one non-finite, NaN that one was so before. ``stale_gradients`` is None where it was
-    not watched.
+    each (in full on some rarely sampled steps): exactly 0 means that no weight that was read has changed,
+    infinite that the step left one non-finite, NaN that one was so before. ``stale_gradients`` is None where
+    it was not watched.
     ``wait_time_s`` is time spent waiting for data (only with ``watch.batches``); ``watch_time_s`` what
     torchwatch itself took in the training thread.
 
@@ -189,7 +189,7 @@ class Step(Record):
     Columns, where due; per parameter ``grad_norms`` (L2), ``update_ratios`` (as ``update_ratio``),
     ``weight_norms`` (L2) and on sampled steps ``grad_absmax``, ``grad_nonfinite`` and ``weight_nonfinite``
     (counts; off the CPU 1 stands for "some"), ``weight_zero_fraction`` (share of entries with
-    abs(w) ≤ 1e-6 of the rms, on sampled steps ten or more apart). Per layer ``activations[statistic]``:
+    abs(w) ≤ 1e-6 of the rms, on some rarely sampled steps). Per layer ``activations[statistic]``:
     :data:`torchwatch.probes.activations.STATISTICS` names and explains them.
     """
 

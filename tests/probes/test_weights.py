@@ -51,8 +51,9 @@ def test_small_values_beside_large_ones_are_near_zero() -> None:
 
 def test_zero_fractions_on_thorough_steps_only_and_nothing_on_others() -> None:
     bench = Bench(WeightProbe(), parameters((4,), (3000,)))
-    seen = ["weight_zero_fraction" in bench.step(sampled=True) for _ in range(21)]
-    assert [n for n, there in enumerate(seen, 1) if there] == [1, 11, 21]
+    seen = ["weight_zero_fraction" in bench.step(sampled=True) for _ in range(101)]
+    assert [n for n, there in enumerate(seen, 1) if there] == [1, 51, 101]
+    assert "weight_zero_fraction" not in Bench(WeightProbe(), parameters((4,))).step(sampled=True, rare=False)
     assert bench.step() == {}
 
 

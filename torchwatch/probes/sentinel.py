@@ -75,7 +75,9 @@ class SentinelProbe(Probe):
     def __init__(self) -> None:
         self._memory = Memory()
         self._looking = self._summing = self._trains = self._overrun = False
+        self._seen_any = False
         self._recorded = 0
+        self._nothing = _Seen(self._memory, (), (), (), [], summed=False, complete=True)
         self._open: list[tuple[Key, torch.Tensor]] = []
         self._passes: Passes[list[_Sums]] = Passes(_MOST_PASSES)
 
@@ -86,6 +88,7 @@ class SentinelProbe(Probe):
 
     def layer_ran_light(self, index: int, output: Any) -> None:
         """Sum what a layer puts out."""
+        self._seen_any = True
         if type(output) is torch.Tensor:
             self._sum(index, output)
             return
@@ -108,6 +111,7 @@ class SentinelProbe(Probe):
 
     def model_ran(self, args: tuple[Any, ...], output: Any, *, recording: bool) -> None:
         """The pass is over. What went in stands before everything else, what came out after it."""
+        self._seen_any = True
         if self._looking and recording:
             layers, self._open = self._open, []
             for place, (name, tensor) in enumerate(named_tensors(args)):
@@ -131,23 +135,27 @@ class SentinelProbe(Probe):
         """Hand over the sums of what was trained on since the last optimizer step, passes added up."""
         if frame.plan.plain:
             return
+        of = self.patient
+        if not self._seen_any:
+            if self._nothing.layers is not of.layers:
+                self._nothing = _Seen(
+                    self._memory, of.layers, of.names, of.owners, [], summed=False, complete=True
+                )
+            frame.put(self.name, self._nothing)
+            return
         passes = self._passes.take()
         complete = len(passes) == self._recorded and not self._overrun
-        self._recorded, self._overrun = 0, False
         if self._open and self._trains:  # the model's parts were called, not the model
             passes.append(_packed(self._open))
         self._open, self._trains = [], False
-        folded: dict[tuple[Key, ...], torch.Tensor] = {}
-        for sums in (s for of_pass in passes for s in of_pass):
-            known = folded.setdefault(sums.keys, sums.sums)
-            if known is not sums.sums:
-                known.add_(sums.sums)
-        slots = [(keys, frame.defer(total)) for keys, total in folded.items()]
-        summed, of = bool(slots) and self._summing, self.patient
+        self._recorded, self._overrun, self._seen_any = 0, False, False
+        slots = [(keys, frame.defer(total)) for keys, total in _folded(passes).items()]
+        summed = bool(slots) and self._summing
         frame.put(self.name, _Seen(self._memory, of.layers, of.names, of.owners, slots, summed, complete))
 
     def forget(self) -> None:
         """The model changed: what was summed has old indices."""
+        self._recorded = 0
         self._open, self._trains = [], False
         self._passes.forget()
 
@@ -215,6 +223,16 @@ def _evidence(
         after,
         memory.harmless,
     )
+
+
+def _folded(passes: list[list[_Sums]]) -> dict[tuple[Key, ...], torch.Tensor]:
+    """Passes of the same calls added up."""
+    folded: dict[tuple[Key, ...], torch.Tensor] = {}
+    for sums in (s for of_pass in passes for s in of_pass):
+        known = folded.setdefault(sums.keys, sums.sums)
+        if known is not sums.sums:
+            known.add_(sums.sums)
+    return folded
 
 
 def _packed(calls: list[tuple[Key, torch.Tensor]]) -> list[_Sums]:

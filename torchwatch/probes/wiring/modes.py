@@ -34,7 +34,10 @@ class Mode:
 
 
 class Modes:
-    """Reads flags of modules at the end of passes; shapes of batch norms' inputs as they run."""
+    """Reads flags of modules at the end of passes; shapes of batch norms' inputs as they run.
+
+    ``idle``: nothing was seen since :meth:`take`.
+    """
 
     def __init__(self) -> None:
         self._structure = -1
@@ -43,6 +46,7 @@ class Modes:
         self._passes: Passes[Mode] = Passes(_MOST_PASSES)
         self._dropout: bool | None = None
         self._orphans = False
+        self.idle = True
 
     def layer_ran(self, index: int, module: nn.Module, args: tuple[Any, ...]) -> None:
         """Note a batch norm in training mode that has few values per channel to take its mean of."""
@@ -56,6 +60,7 @@ class Modes:
 
     def model_ran(self, patient: Patient, *, recording: bool, sampled: bool) -> None:
         """A pass is over."""
+        self.idle = False
         if recording and sampled:
             self._passes.add(self._mode(patient))
         elif not recording:
@@ -67,6 +72,7 @@ class Modes:
 
     def trained(self, turn: int) -> None:
         """A gradient arrived in a pass; in the one in progress where the model itself is never called."""
+        self.idle = False
         self._orphans = self._orphans or turn == self._passes.turn
         self._passes.trained(turn)
 
@@ -76,7 +82,7 @@ class Modes:
         if not modes and self._orphans:
             modes = [self._mode(patient)]
             self._few = {}
-        self._orphans = False
+        self._orphans, self.idle = False, True
         return modes
 
     def take_evaluation(self) -> bool | None:

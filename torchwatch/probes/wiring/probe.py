@@ -99,6 +99,8 @@ class WiringProbe(Probe):
 
     def merge(self, frame: Frame) -> None:
         """Hand over the modes of the passes that were trained on, and of an evaluation between records."""
+        if self._modes.idle:
+            return
         self.closing(frame)
         modes = self._modes.take(self.patient)
         if modes:
