@@ -8,12 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from tests.helpers_replay import assert_live_equals_replay
+from tests.helpers_watch import record, steps_of
+from torchwatch import WatchConfig, Watcher
 from torchwatch.recorder.thinning import DiskBudget
 from torchwatch.records import (
     Alert,
     Attention,
     Blackbox,
+    End,
     Interval,
     Record,
     Step,
@@ -85,11 +90,11 @@ class Run:
         self.write(time_s, Interval(steps=steps, loss_mean=1.0, loss_std=0.1, time_s=time_s, thinned=told))
 
     def steps(self) -> Iterator[Step | StepColumns]:
-        for record in self.written:
-            if isinstance(record, Step):
-                yield record
-            elif isinstance(record, Steps):
-                yield from (record.columns or {}).values()
+        for entry in self.written:
+            if isinstance(entry, Step):
+                yield entry
+            elif isinstance(entry, Steps):
+                yield from (entry.columns or {}).values()
 
     def numbers(self) -> list[int]:
         return [
@@ -190,10 +195,15 @@ def test_steps_at_which_a_number_stops_being_finite_are_always_written() -> None
 
 def test_what_a_warning_measured_may_draw_on_the_reserve() -> None:
     disk = tight(50_000.0)
-    assert disk.step(Step(step=1, **ALL)) is None
-    assert disk.step(Step(step=2, **ALL), urgent=True) is not None
-    written = [n for n in range(3, 903) if disk.step(Step(step=n, **ALL), urgent=True)]
-    assert written == list(range(3, 3 + len(written)))
+    assert disk.step(Step(step=10, **ALL), 10) is None
+    assert disk.step(Step(step=11, **GRADIENTS), 10) is None
+    assert disk.step(Step(step=11, **ALL), 10) is not None
+    columns = {"1": StepColumns(**ALL), "2": StepColumns(**ALL)}
+    line = disk.line(Steps(step=[19, 20, 21], columns=columns), 10)
+    assert line is not None
+    assert (line.step, list(line.columns or {})) == ([21], ["0"])
+    written = [n for n in range(32, 992) if disk.step(Step(step=n, **ALL), 1000)]
+    assert written == list(range(32, 32 + len(written)))
     assert 10 < len(written) < 100
 
 
@@ -228,3 +238,34 @@ def test_no_size_at_all_leaves_single_steps(full: int, hourly: int) -> None:
     run.write(100.0, System())
     assert len(run.numbers()) < 3000
     assert run.said
+
+
+def test_a_recording_over_its_size_is_thinned_says_so_and_replays_the_same(tmp_path) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+
+    def body(watch: Watcher) -> None:
+        for _ in range(800):
+            loss = model(torch.ones(4, 4)).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            watch.log(loss=loss)
+
+    config = WatchConfig(
+        activations_every=2,
+        disk_full_bytes=30_000,
+        disk_bytes_per_hour=2_000_000,
+        terminal=False,
+        energy=False,
+    )
+    path = tmp_path / "run.jsonl"
+    record(model, body, path, config)
+    records = assert_live_equals_replay(path)
+    thinned = [r.thinned for r in records if isinstance(r, Interval) and r.thinned]
+    assert thinned
+    written = [s.step for s in steps_of(records)]
+    assert len(written) < 800
+    end = records[-1]
+    assert isinstance(end, End)
+    assert end.steps == sum(r.steps for r in records if isinstance(r, Interval)) == 800

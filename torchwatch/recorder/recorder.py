@@ -37,6 +37,7 @@ from torchwatch.recorder.items import (
 )
 from torchwatch.recorder.lines import cut, length, line_of, line_of_pieces
 from torchwatch.recorder.sinks import Sink, Sinks
+from torchwatch.recorder.thinning import DiskBudget
 from torchwatch.recorder.totals import Totals
 from torchwatch.records import (
     Alert,
@@ -97,6 +98,7 @@ class Recorder:
         self.lost = 0
         self._budget = budget if budget is not None else Budget(config, Schedule(config))
         self._blackbox = BlackboxBuffer(config.blackbox_steps)
+        self._disk = DiskBudget(config.disk_full_bytes, config.disk_bytes_per_hour)
         self._probes = {p.name: type(p) for p in probes}
         self._sinks = Sinks(sinks)
         self._clock = clock
@@ -204,7 +206,7 @@ class Recorder:
         self._yield()
         if others or length(pieces) >= min(self._intervals.room, _LONGEST_LINE):
             self._take_pieces(pieces, fast=fast)
-            for other in others:
+            for other in filter(self._disk.detail, others):
                 self._feed(other)
             self._flush()
             return []
@@ -271,18 +273,23 @@ class Recorder:
             self._budget.recorded(kind, seconds * steps / length(pieces), 0)
 
     def _feed_pieces(self, pieces: list[Step | Steps], *, fast: bool) -> float:
-        """Into totals, interval, file and checks; returns when the last step ended."""
-        if fast and length(pieces) > 1:
+        """Into totals and interval; file and checks, as the disk allows; returns when the last step ended."""
+        sampled_every = self._budget.schedule.activations_every
+        if (fast or self._disk.tight) and length(pieces) > 1:
             line = line_of_pieces(pieces)
             self._totals.add_all(line)
             self._intervals.add_all(line)
-            self._feed(line)
+            kept = self._disk.line(line, sampled_every)
+            if kept is not None:
+                self._feed(kept)
             return self._totals.step_s or 0.0
         steps = [s for p in pieces for s in (expand(p) if isinstance(p, Steps) else (p,))]
         for step in steps:
             self._totals.add(step)
             self._intervals.add(without_columns(step))
-            self._feed(step)
+            written = self._disk.step(step, sampled_every)
+            if written is not None:
+                self._feed(written)
         return steps[-1].time_s
 
     def _close_interval(self, closed_by: str, time_s: float) -> None:
@@ -302,10 +309,12 @@ class Recorder:
                 activations_every=schedule.activations_every,
                 sentinel=schedule.sentinel,
                 zoomed_steps=zoomed,
+                thinned=self._disk.thinned(),
                 **self._arithmetic,
                 **self._instruments.interval(),
             )
         )
+        self._intervals.interval_steps = self._disk.interval_steps(self.config.interval_steps)
 
     def _take_mark(self, mark: Mark) -> None:
         metrics, step = mark.metrics(), self._totals.step
@@ -403,7 +412,7 @@ class Recorder:
         records, self._buffer = self._buffer, []
         if not records:
             return
-        self.writer.write(records)
+        self._disk.wrote(records, self.writer.write(records), self._clock())
         for record in records:
             if isinstance(record, Alert):
                 self._publish(record)

@@ -77,16 +77,19 @@ class DiskBudget:
         self._costs = Costs()
         self._told: Counter[str] = Counter()
 
-    def step(self, step: Step, *, urgent: bool = False) -> Step | None:
+    def step(self, step: Step, sampled_every: int = 1) -> Step | None:
         """The step as it is to be written, None where it is left out.
 
-        ``urgent``: it was measured because of a warning, and may draw on the reserve.
+        Args:
+            step: with its columns rounded.
+            sampled_every: multiples of it are sampled anyway; another step that is complete was measured
+                because of a warning, and may draw on the reserve.
         """
         self._costs.offered += 1
         self._told["steps"] += 1
         turning = self._turns(step.loss, step.grad_norm) or step.first_nonfinite is not None
         has_columns = entries(step) > 0
-        keeps = has_columns and self._affords(step, urgent=urgent)
+        keeps = has_columns and self._affords(step, urgent=step.step % sampled_every > 0)
         if not (keeps or turning or step.step % self.every == 0):
             return None
         self._told["steps kept"] += 1
@@ -95,12 +98,16 @@ class DiskBudget:
         without: dict[str, Any] = dict.fromkeys(STEP_COLUMNS)
         return dataclasses.replace(step, **without)
 
-    def line(self, line: Steps, *, urgent: bool = False) -> Steps | None:
-        """The line as it is to be written, None where nothing of it is; ``urgent`` as for :meth:`step`."""
+    def line(self, line: Steps, sampled_every: int = 1) -> Steps | None:
+        """The line as it is to be written, None where nothing of it is; arguments as for :meth:`step`."""
         count = len(line.step)
         self._costs.offered += count
         self._told["steps"] += count
-        columns = {at: c for at, c in (line.columns or {}).items() if self._affords(c, urgent=urgent)}
+        columns = {
+            at: c
+            for at, c in (line.columns or {}).items()
+            if self._affords(c, urgent=line.step[int(at)] % sampled_every > 0)
+        }
         if line.columns is not None and len(columns) < len(line.columns):
             line = dataclasses.replace(line, columns=columns or None)
         if self.every > 1 and count:
@@ -163,8 +170,9 @@ class DiskBudget:
         if not count:
             return True
         self._told["columns"] += 1
-        level = self._reserve if columns.activations is not None else 2 * self._reserve
-        if not self._draw(count * self._costs.per_entry, 0.0 if urgent else level):
+        complete = columns.activations is not None
+        level = 0.0 if urgent and complete else self._reserve if complete else 2 * self._reserve
+        if not self._draw(count * self._costs.per_entry, level):
             return False
         self._told["columns kept"] += 1
         return True
