@@ -87,7 +87,7 @@ class AttentionProbe(Probe):
     def attach(self, patient: Patient, config: WatchConfig) -> None:
         """Decide whether there is anything to follow."""
         super().attach(patient, config)
-        self._observer = self._observing(self.name)(self.saw)
+        self._observer = self._observing(self.name)(self.attended)
         self._reader = self._observing(self.name)(self.returned)
         model = patient.model()
         wanted = config.attention
@@ -154,7 +154,7 @@ class AttentionProbe(Probe):
 
     # ------------------------------------------------------------------ what is seen
 
-    def saw(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:  # noqa: ARG002
+    def attended(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:  # noqa: ARG002
         """``scaled_dot_product_attention`` was called."""
         running = self._owners.innermost
         if running is None or not (self._inside or getattr(result, "requires_grad", False)):
