@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.helpers_replay import assert_live_equals_replay, steps_in
 from tests.zoo import Case, Loop, Stage, first_difference
 from torchwatch import WatchConfig, Watcher
@@ -31,6 +33,8 @@ EVERYTHING = WatchConfig(
 """Every probe that can be switched on, on every step."""
 
 CONFIGS = {"default": SPARSE, "everything": EVERYTHING}
+BOTH = [pytest.param("default", marks=pytest.mark.slow), "everything"]
+"""Names of the two, as parameters."""
 
 
 class Survival:

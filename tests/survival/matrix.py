@@ -368,6 +368,10 @@ HOSTS: Rows = {
     "architectures of transformers and timm": (
         "tests/test_architectures.py::test_an_architecture_trains_the_same_when_watched",
     ),
+    "transformers and timm without torchvision": (
+        "tests/test_architectures.py::test_the_stand_in_says_what_it_is",
+        "tests/test_architectures.py::test_no_stand_in_is_left_behind",
+    ),
 }
 
 INSTRUMENTS: Rows = {
@@ -388,6 +392,12 @@ INSTRUMENTS: Rows = {
     "hooks of the host": zoo("hooks-of-the-user", "optimizer-hooks-of-the-user"),
     "private names of torch live in one module": own(
         "private_names", "private_names_of_torch_live_in_one_module", "what_counts_as_private"
+    ),
+    "each private name can be gone": own(
+        "fallbacks",
+        "a_release_without_a_private_name",
+        "a_release_whose_optimizers_step_otherwise",
+        "every_private_name_has_a_fallback",
     ),
 }
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.survival.conduct import CONFIGS, EVERYTHING, Survival, survive
+from tests.survival.conduct import BOTH, CONFIGS, EVERYTHING, Survival, survive
 from tests.zoo import Stage, numbers
 from torchwatch.records import Note
 
@@ -27,15 +27,19 @@ GLOBAL_HOOKS = "Using `torch.compile\\(module\\)` when there are global hooks"
 DYNAMO = ("`torch.jit.script_method` is deprecated", "The .grad attribute of a Tensor that is not a leaf")
 """What dynamo and inductor trip over by themselves."""
 
-INDUCTOR = pytest.param(
-    "inductor",
-    marks=[
-        pytest.mark.slow,
-        pytest.mark.skipif(
-            not (shutil.which("g++") or shutil.which("clang++")), reason="inductor needs a C++ compiler"
-        ),
-    ],
-)
+COMPILER = shutil.which("g++") or shutil.which("clang++")
+BACKENDS = [
+    "eager",
+    pytest.param("aot_eager", marks=pytest.mark.slow),
+    pytest.param(
+        "inductor",
+        marks=[
+            pytest.mark.slow,
+            pytest.mark.skipif(COMPILER is None, reason="inductor needs a C++ compiler, and there is none"),
+        ],
+    ),
+]
+WHOLE = [pytest.param(True, id="fullgraph"), pytest.param(False, id="breaks-allowed", marks=pytest.mark.slow)]
 
 
 class Net(nn.Module):
@@ -92,9 +96,9 @@ def assert_said(survival: Survival) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("config", CONFIGS)
-@pytest.mark.parametrize("fullgraph", [True, False], ids=["fullgraph", "breaks-allowed"])
-@pytest.mark.parametrize("backend", ["eager", "aot_eager", INDUCTOR])
+@pytest.mark.parametrize("config", BOTH)
+@pytest.mark.parametrize("fullgraph", WHOLE)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("when", ["before", "in-place-before"])
 def test_compiled_before_attaching(
     when: str, backend: str, fullgraph: bool, config: str, tmp_path: Path
@@ -116,9 +120,9 @@ def test_compiled_before_attaching(
     assert len(survival.layouts) == 1
 
 
-@pytest.mark.parametrize("config", CONFIGS)
-@pytest.mark.parametrize("fullgraph", [True, False], ids=["fullgraph", "breaks-allowed"])
-@pytest.mark.parametrize("backend", ["eager", "aot_eager", INDUCTOR])
+@pytest.mark.parametrize("config", BOTH)
+@pytest.mark.parametrize("fullgraph", WHOLE)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("how", ["after", "in-place-after"])
 def test_compiled_after_attaching(
     how: str, backend: str, fullgraph: bool, config: str, tmp_path: Path
@@ -140,6 +144,7 @@ def test_compiled_after_attaching(
     assert_said(survival)
 
 
+@pytest.mark.slow
 def test_a_part_of_the_model_is_compiled(tmp_path: Path) -> None:
     """Hooks of the layers around it would break its graph: they are seen no more than it is."""
 
@@ -150,6 +155,7 @@ def test_a_part_of_the_model_is_compiled(tmp_path: Path) -> None:
     assert_said(survive(lambda stage: train(stage, prepare, lambda m: m), tmp_path / "run.jsonl"))
 
 
+@pytest.mark.slow
 def test_a_compiled_loss_and_a_model_that_is_not(tmp_path: Path) -> None:
     """Dynamo is in use in the process, wherever that is."""
 
@@ -176,6 +182,7 @@ def test_a_compiled_loss_and_a_model_that_is_not(tmp_path: Path) -> None:
     assert not any(step.activations for step in late)
 
 
+@pytest.mark.slow
 def test_a_compiled_optimizer_step(tmp_path: Path) -> None:
     """The optimizer's own step in a graph: no hook of it runs, so the loop has to say where a step ends."""
 
@@ -201,6 +208,7 @@ def test_a_compiled_optimizer_step(tmp_path: Path) -> None:
     assert all(step.loss is not None for step in survival.steps)
 
 
+@pytest.mark.slow
 def test_exported_and_run_while_watched(tmp_path: Path) -> None:
     """torch.export in mid-run gives the same program, and the training goes on."""
 

@@ -111,6 +111,7 @@ def profiled_by_autograd(loop: Loop, watch: Any) -> Any:
     return profile
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profiled", [profiled_whole, profiled_by_schedule, profiled_by_autograd])
 def test_a_profile_of_the_host_is_complete_while_we_profile_too(
     profiled: Callable[..., Any], tmp_path: Path
@@ -133,6 +134,7 @@ def test_a_profile_of_the_host_is_complete_while_we_profile_too(
     assert len(steps_in(assert_live_equals_replay(tmp_path / "run.jsonl"))) == 13
 
 
+@pytest.mark.slow
 def test_windows_of_our_own_change_nothing(tmp_path: Path) -> None:
     def play(stage: Stage) -> None:
         model = small_resnet()

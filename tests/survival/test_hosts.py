@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from tests.survival.conduct import CONFIGS, EVERYTHING, survive
+from tests.survival.conduct import BOTH, CONFIGS, EVERYTHING, survive
 from tests.zoo import ITERATIONS, numbers
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def lora(stage: Stage, *, late: bool, names: list[str]) -> None:
     stage.write("merged", merged(torch.ones(2, 5)))
 
 
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("config", BOTH)
 @pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
 def test_lora(late: bool, config: str, tmp_path: Path) -> None:
     names: list[str] = []
@@ -123,7 +123,7 @@ def accelerated(stage: Stage, *, precision: str, accumulate: int) -> None:
     stage.end(accelerator.unwrap_model(model), optimizer.optimizer)
 
 
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("config", BOTH)
 @pytest.mark.parametrize(("precision", "accumulate"), [("no", 1), ("bf16", 1), ("no", 3)])
 def test_accelerate(precision: str, accumulate: int, config: str, tmp_path: Path) -> None:
     survival = survive(

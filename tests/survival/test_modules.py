@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from tests.helpers_replay import assert_live_equals_replay, steps_in
-from tests.survival.conduct import CONFIGS, SPARSE, survive
+from tests.survival.conduct import BOTH, CONFIGS, SPARSE, survive
 from tests.zoo import numbers, train
 from torchwatch import Watcher
 from torchwatch.records import Layout, is_missing
@@ -51,7 +51,7 @@ def traced() -> nn.Module:
 
 
 @pytest.mark.filterwarnings(f"ignore:{DEPRECATED[0]}:DeprecationWarning")
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("config", BOTH)
 @pytest.mark.parametrize("make", [scripted_whole, scripted_in_part, traced])
 def test_scripted_modules_are_trained_the_same(make: Any, config: str, tmp_path: Path) -> None:
     """Their layers run where no hook sees them: gradients and weights are all there, activations are not."""
@@ -103,7 +103,7 @@ def pruned() -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("config", BOTH)
 @pytest.mark.parametrize("make", [parametrised, parametrised_by_hand, pruned])
 def test_parametrised_modules_are_trained_the_same(make: Any, config: str, tmp_path: Path) -> None:
     survival = survive(
@@ -142,7 +142,7 @@ def test_parametrised_and_unparametrised_in_mid_run(tmp_path: Path) -> None:
     assert [p.name for p in survival.layouts[-1].parameters] == ["0.bias", "0.weight", "2.weight", "2.bias"]
 
 
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("config", BOTH)
 def test_lazy_modules_are_named_once_they_have_a_shape(config: str, tmp_path: Path) -> None:
     """Entered while nothing has a shape: the parameters come to be in the first forward pass."""
 
@@ -223,7 +223,7 @@ def test_parameters_that_take_the_places_of_dead_ones(tmp_path: Path) -> None:
     assert all(p.optimizer is not None for p in survival.layouts[-1].parameters)
 
 
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("config", BOTH)
 def test_an_average_and_a_teacher_are_not_counted(config: str, tmp_path: Path) -> None:
     """Deep copies made while watched: one follows the weights, one is trained by itself."""
 

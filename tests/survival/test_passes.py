@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from tests.survival.conduct import EVERYTHING, survive
-from tests.zoo import ITERATIONS, numbers
+from tests.zoo import numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,7 +141,7 @@ def test_a_pass_counts_once_and_only_if_it_is_trained_on(row: str, tmp_path: Pat
         optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
         truth.clear()
         with stage.watch(net) as watch:
-            for x, y in numbers(6, 5):
+            for x, y in numbers(6, 5, count=6):
                 how.get("between", nothing)(net, x)
                 with torch.no_grad():
                     out = F.linear(x, net.first.weight, net.first.bias).double()
@@ -156,7 +156,7 @@ def test_a_pass_counts_once_and_only_if_it_is_trained_on(row: str, tmp_path: Pat
         stage.end(net, optimizer)
 
     survival = survive(play, tmp_path / "run.jsonl", EVERYTHING)
-    assert len(survival.steps) == ITERATIONS
+    assert len(survival.steps) == 6
     place = [layer.name for layer in survival.layouts[-1].layers].index("first")
     for name, expected in zip(("mean", "rms"), np.array(truth).T, strict=True):
         seen = [float((step.activations or {})[name][place]) for step in survival.steps]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.survival.conduct import CONFIGS, EVERYTHING, Survival, survive
+from tests.survival.conduct import BOTH, CONFIGS, EVERYTHING, Survival, survive
 from tests.zoo import numbers, tokens, train
 from torchwatch.records import is_missing
 
@@ -116,7 +116,7 @@ def seen(survival: Survival, layer: str, statistic: str) -> list[float]:
 def test_outputs_of_every_kind(value: str, tmp_path: Path) -> None:
     """The odd layer takes nobody else's statistics with it."""
     survival = survive(
-        lambda stage: train(stage, Net(VALUES[value]), numbers(6, 5)),
+        lambda stage: train(stage, Net(VALUES[value]), numbers(6, 5, count=6)),
         tmp_path / "run.jsonl",
         EVERYTHING,
         warns=(".*",),
@@ -189,7 +189,7 @@ def empty_and_scalar_parameters(stage: Stage) -> None:
     train(stage, model, numbers(6, 5), optimizer)
 
 
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("config", BOTH)
 def test_empty_scalar_and_integer_parameters(config: str, tmp_path: Path) -> None:
     survival = survive(empty_and_scalar_parameters, tmp_path / "run.jsonl", CONFIGS[config])
     names = [p.name for p in survival.layouts[-1].parameters]
