@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812 - the field's usual name
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -330,6 +330,23 @@ def test_the_hosts_own_counter_is_left_alone(tmp_path) -> None:
     probe = watched(tmp_path, model, body)
     assert counted == [own]
     assert probe.flops_per_step == own
+
+
+def test_a_profile_of_the_host_shows_every_operator_once(tmp_path) -> None:
+    model, inputs = mlp(), torch.randn(BATCH, 5)
+    inner = train(model, inputs, steps=1)
+    seen = []
+
+    def body(watch) -> None:
+        with torch.autograd.profiler.profile() as profile:
+            inner(watch)
+        seen.append(sum(e.name == "aten::addmm" for e in profile.function_events))
+        inner(watch)
+        inner(watch)
+
+    probe = watched(tmp_path, model, body)
+    assert seen == [2]
+    assert probe.flops_per_step == torchs_own(model, inputs)
 
 
 def test_a_counter_of_the_host_inside_the_model(tmp_path) -> None:

@@ -23,6 +23,7 @@ _TRIES = 10
 
 _ATTENTION = "attention"
 _RECURRENT = "rnn"
+_FLASH = "aten._scaled_dot_product_flash_attention"
 _ATTENTION_BACKWARD = 2.5
 """A fused attention's backward pass computes the scores again: five matrix products for the forward's two."""
 
@@ -85,7 +86,7 @@ def _forward(
         return _recurrent(args)
     formula = flop_registry.get(operator)
     if formula is None and "scaled_dot_product" in name and "backward" not in name:
-        formula = flop_registry[torch.ops.aten._scaled_dot_product_flash_attention]  # the CPU's, and others
+        formula = {str(op): f for op, f in flop_registry.items()}[_FLASH]  # the CPU's has none of its own
     return None if formula is None else float(formula(*args, **kwargs, out_val=result))
 
 
