@@ -333,10 +333,15 @@ class Interval(Record):
     ``zoomed_steps`` how many steps a warning had measured in full. ``dropped`` counts step details lost under
     pressure.
 
-    Energy: ``energy_j`` of the whole interval, ``energy_source`` ``measured`` (every part was metered),
-    ``mixed`` or ``estimated``, ``energy_parts`` joules and source per part (gpu, cpu, ram), ``co2_kg`` with
-    the factor of the configured country. ``flops_per_s`` counts the model's arithmetic, ``mfu`` is its share
-    of the device's peak. ``alloc_retries`` counts the allocator's retries in the interval.
+    ``forward_share``, ``backward_share`` and ``optimizer_share`` are of the host's own time (``watch_time_s``
+    taken out) in the steps that were sampled; so is ``tokens_per_s``. ``flops_per_s`` counts the model's
+    arithmetic over ``busy_s``, ``mfu`` is its share of the devices' peak. ``uss_bytes`` is the last reading,
+    ``alloc_retries`` counts the CUDA allocator's retries in the interval.
+
+    Energy: ``energy_j`` of the whole interval, evaluation included, ``energy_source`` ``measured`` (every
+    part was metered), ``mixed`` or ``estimated``, ``energy_parts`` joules and source per part (gpu, cpu,
+    ram), ``co2_kg`` with the factor of the configured country. Intervals that close in the first six seconds
+    have none of it; what they used is in the end record all the same.
     """
 
     kind: ClassVar[str] = "interval"
@@ -550,7 +555,8 @@ class End(Record):
 
     ``complete`` is False when lines were lost (disk full, file deleted, recorder overrun): ``dropped`` says
     how many step details and ``lost_lines`` how many lines. ``watch_share`` is measured as in
-    :class:`Interval`, over the whole run; so are energy and CO2.
+    :class:`Interval`, over the whole run; so are energy and CO2 (None in a run of less than five seconds),
+    for the grid of ``country``: three letters, or ``world``.
     """
 
     kind: ClassVar[str] = "end"
