@@ -20,17 +20,17 @@ from torch import Tensor, nn
 from tests import zoo_shims
 from tests.helpers_replay import assert_live_equals_replay, steps_in
 from tests.zoo import ARCHITECTURES, CASES, Case, Silent, Stage, Watch, first_difference, structures, train
-from tests.zoo_configs import SHORT
+from tests.zoo_configs import PROFILED, SHORT
 from tests.zoo_shims import NAMES, load, torchvision_stand_in
 from tests.zoo_timm import PICTURES
 from tests.zoo_transformers import LANGUAGES
-from torchwatch import Watcher
+from torchwatch import WatchConfig, Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from torchwatch.records import Step
+    from torchwatch.records import Record, Step
 
 STEPS = 4
 
@@ -91,14 +91,14 @@ def case_of(library: str, name: str) -> Case:
     return Case(name, functools.partial(play, library=library, name=name))
 
 
-def assert_unchanged(case: Case, config: str, path: Path) -> list[Step]:
-    """Train it watched, compare, and give back the steps that were recorded."""
-    watched = case.run(functools.partial(Watcher, path=path, config=SHORT[config]))
+def assert_unchanged(case: Case, config: WatchConfig, path: Path) -> list[Record]:
+    """Train it watched, compare, and give back what was recorded."""
+    watched = case.run(functools.partial(Watcher, path=path, config=config))
     difference = first_difference(case.bare, watched)
-    assert difference is None, f"{config}; bare again: {first_difference(case.bare, case.run())}"
-    steps = steps_in(assert_live_equals_replay(path))
-    assert [step.step for step in steps] == list(range(1, watched.steps + 1)), config
-    return steps
+    assert difference is None, f"{difference}; bare again: {first_difference(case.bare, case.run())}"
+    records = assert_live_equals_replay(path)
+    assert [step.step for step in steps_in(records)] == list(range(1, watched.steps + 1))
+    return records
 
 
 def measured(steps: list[Step], config: str) -> bool:
@@ -119,15 +119,22 @@ def test_there_are_enough_of_them() -> None:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_one_of_ours_trains_the_same_when_watched(name: str, tmp_path: Path) -> None:
     for config in SHORT:
-        steps = assert_unchanged(ARCHITECTURES[name], config, tmp_path / f"{config}.jsonl")
+        steps = steps_in(assert_unchanged(ARCHITECTURES[name], SHORT[config], tmp_path / f"{config}.jsonl"))
         assert measured(steps, config), config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_one_of_ours_trains_the_same_when_profiled(name: str, tmp_path: Path) -> None:
+    records = assert_unchanged(ARCHITECTURES[name], PROFILED, tmp_path / "profiled.jsonl")
+    assert any(record.kind == "profile" for record in records)
 
 
 @pytest.mark.parametrize(("library", "name"), parameters())
 def test_an_architecture_trains_the_same_when_watched(library: str, name: str, tmp_path: Path) -> None:
     case = case_of(library, name)
     for config in SHORT:
-        steps = assert_unchanged(case, config, tmp_path / f"{config}.jsonl")
+        steps = steps_in(assert_unchanged(case, SHORT[config], tmp_path / f"{config}.jsonl"))
         assert len(steps) == STEPS
         assert all(step.loss is not None for step in steps), config
         assert config != "everything" or all(step.grad_norm is not None for step in steps)

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from torchwatch import WatchConfig
 
-QUIET = WatchConfig(terminal=False)
+QUIET = WatchConfig(terminal=False, drain_s=60.0)
+"""Nothing is shown; and on a busy machine the recorder has the time it needs, for that is not the subject."""
 
 CONFIGS = {
     "default": QUIET,
@@ -28,3 +29,6 @@ SHORT = {
 }
 """For trainings of a few steps: the default configuration's dense steps end inside them, so that steps with
 and without measuring follow one another whatever the alerts say."""
+
+PROFILED = replace(SHORT["default"], profile_every=2, profile_steps=1)
+"""Every second step under the profiler: too slow for the fast tests."""
