@@ -57,6 +57,9 @@ def test_a_softmax_before_the_loss_is_seen(tmp_path) -> None:
     assert targets(soft, tmp_path)["rows_sum_to_one"] is True
     almost = lambda m: functional.cross_entropy(m(X).softmax(1) * 1.001, CLASSES)  # noqa: E731
     assert targets(almost, tmp_path)["rows_sum_to_one"] is False
+    tilt = torch.tensor([2.0, -2.0, 0.0])
+    tilted = lambda m: functional.cross_entropy(m(X).softmax(1) + tilt, CLASSES)  # noqa: E731
+    assert targets(tilted, tmp_path)["rows_sum_to_one"] is False  # they do, and are no probabilities
     logs = lambda m: functional.nll_loss(m(X).log_softmax(1), CLASSES)  # noqa: E731
     assert "rows_sum_to_one" not in targets(logs, tmp_path)
 
@@ -119,7 +122,10 @@ def test_validation_and_discarded_losses_do_not_count(tmp_path) -> None:
         with torch.no_grad():
             functional.cross_entropy(model(X), CLASSES * 0)
         functional.cross_entropy(model(X), CLASSES * 0)
-        return functional.cross_entropy(model(X), CLASSES)
+        out = model(X)
+        with torch.no_grad():
+            functional.cross_entropy(out, CLASSES * 0)  # a metric of a pass that is trained on
+        return functional.cross_entropy(out, CLASSES)
 
     found = targets(loss_of, tmp_path)
     assert (found["calls"], found["high"]) == (1, 2)
