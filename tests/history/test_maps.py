@@ -51,7 +51,7 @@ _VALUES = st.one_of(st.none(), st.sampled_from(["a", "b"]))
 _FOUND = st.one_of(st.none(), st.builds(lambda name: {"name": name, "list": [1, [2]]}, st.sampled_from("xy")))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.lists(st.tuples(_VALUES, _FOUND), min_size=1, max_size=30), max_size=12))
 def test_lines_of_steps_and_single_steps_are_the_same(lines) -> None:
     single, batched, number = History(), History(), 0

@@ -15,7 +15,7 @@ def members(*tensors: torch.Tensor) -> list[tuple[int, nn.Parameter]]:
     return [(i, nn.Parameter(t)) for i, t in enumerate(tensors)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.integers(1, 200_000), st.integers(1, 4096))
 def test_a_slice_lies_inside_its_parameter_and_has_its_length(numel, most) -> None:
     parameter = torch.arange(float(numel))
