@@ -57,6 +57,10 @@ class _Kind:
     def own(self) -> float:
         return statistics.median(self.watched) if self.watched else 0.0
 
+    def mean_own(self) -> float:
+        """The mean, so that rare steps which cost a multiple of the others count for what they cost."""
+        return statistics.fmean(self.watched) if self.watched else 0.0
+
     def error(self) -> float:
         """Standard error of the median duration, from the median absolute deviation."""
         middle = self.duration()
@@ -144,7 +148,7 @@ class Budget:
     def _cost(self, name: str) -> float:
         """Seconds that a step of this kind costs, in both threads."""
         seconds, steps = self._recorder[name]
-        return self._kinds[name].own() * self.factor + (seconds / steps if steps else 0.0)
+        return self._kinds[name].mean_own() * self.factor + (seconds / steps if steps else 0.0)
 
     def _calibrated(self, usual: _Kind) -> float:
         """Self-timing against the clock on the wall: sampled steps compared with the usual ones."""

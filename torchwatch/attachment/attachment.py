@@ -306,8 +306,8 @@ class Attachment:
                 source = f"module {type(module).__name__} {id(module)}"
                 output.register_hook(loss_hook(weakref.ref(self), source, _torch.copied(output)))
 
-    def gradient_arrived(self, index: int, seen: Seen, gradient: torch.Tensor) -> None:
-        """The gradient of a watched output is there."""
+    def gradient_arrived(self, index: int, seen: Seen, gradient: torch.Tensor | None) -> None:
+        """The gradient of a watched output is there; None where autograd has an undefined one."""
         if index < len(self.patient.layers):
             with self.guard("wiring"):
                 self.wiring.gradient_arrives(index)
@@ -316,7 +316,7 @@ class Attachment:
             if seen.turn != self._trained:
                 self._trained = seen.turn
                 self._call("trained", seen.turn)
-            if self._full and index < len(self.patient.layers):
+            if self._full and gradient is not None and index < len(self.patient.layers):
                 self._call("layer_gradient", index, gradient)
 
     def backward_started(self, number: int) -> None:

@@ -372,7 +372,9 @@ class _TotalNorm:
         """Stop telling ``observer``. Wrapped by somebody else since, ours stays and does nothing."""
         if observer in self._observers:
             self._observers.remove(observer)
-        if self._observers or getattr(_clip_grad, "_get_total_norm", None) is not self._ours:
+        if self._observers or self._ours is None:
+            return
+        if getattr(_clip_grad, "_get_total_norm", None) is not self._ours:
             return
         setattr(_clip_grad, "_get_total_norm", self._original)  # noqa: B010 - private name
         self._original = self._ours = None

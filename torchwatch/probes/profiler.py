@@ -51,10 +51,9 @@ class ProfilerProbe(Probe):
     """Profiles ``profile_steps`` steps in every ``profile_every``, or what ``watch.profile()`` encloses.
 
     Started and stopped in the training thread, between steps, and never while a profiler of the host's runs:
-    a second one would empty the host's capture. When the host starts its own, an open window gives way. Layers
-    are marked by ranges of our own; backward
-    time is joined by autograd's sequence numbers. On CUDA, torch itself waits for the device when a window
-    opens and closes.
+    a second one would empty the host's capture. When the host starts its own, an open window gives way.
+    Layers are marked by ranges of our own; backward time is joined by autograd's sequence numbers. On CUDA,
+    torch itself waits for the device when a window opens and closes.
 
     Args:
         emit: takes the window's record, which is made in the recorder thread.

@@ -341,13 +341,8 @@ class Recorder:
         for topic, problem in self._instruments.problems():
             self._say(topic, problem)
 
-    def _finish(self) -> None:
-        """The last interval, the checks' last look, the end record."""
-        outcome = self._outcome or Outcome("interrupted")
-        left = sum(steps_in(item) for item in tuple(self._queue))
-        self.lost += left
-        self.dropped += left
-        self._queue.clear()
+    def _last_words(self) -> None:
+        """The last interval and the checks' last look; whatever fails here, the end record follows."""
         if not self._intervals.empty:
             self._close_interval("end", round(self._clock(), 6))
         if self._totals.steps == 0:
@@ -356,6 +351,15 @@ class Recorder:
             )
         self._buffer += self.engine.finish()
         self._flush()
+
+    def _finish(self) -> None:
+        """The last interval, the checks' last look, the end record."""
+        outcome = self._outcome or Outcome("interrupted")
+        left = sum(steps_in(item) for item in tuple(self._queue))
+        self.lost += left
+        self.dropped += left
+        self._queue.clear()
+        self._guarded(self._last_words)
         if outcome.status == "crashed":
             self._write_blackbox(outcome.error or "an exception ended the body")
         end = self._totals.end(

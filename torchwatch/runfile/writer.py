@@ -89,7 +89,8 @@ class RunWriter:
     def write(self, records: Iterable[Record]) -> list[int]:
         """Append the records as whole lines; when this returns they are in the file or counted as lost.
 
-        Returns how long each line is (bytes). An :class:`End` gets ``complete`` and ``lost_lines`` as they are when it is written.
+        Returns how long each line is (bytes). An :class:`End` gets ``complete`` and ``lost_lines`` as they
+        are when it is written.
         """
         if self._closed or os.getpid() != self._pid:
             return [0 for _ in records]
