@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from torchwatch.probes._columns import fill
 from torchwatch.probes._moments import MOMENTS
 from torchwatch.records import Column, missing_column
 
@@ -66,7 +67,7 @@ class Calls:
     def column(self, values: Numbers, width: int) -> Column:
         """The values of the layers in ``named`` as float32; MISSING for the other layers."""
         column = missing_column(width)
-        column[self.named] = values
+        fill(column, self.named, values)
         return column
 
 
