@@ -44,6 +44,12 @@ class Pair:
         return self.block.seconds / self.bare_s
 
     @property
+    def cpu_ratio(self) -> float:
+        """CPU time against that of as many bare steps; not a number where it was not measured."""
+        bare = (self.before.cpu_s / self.before.steps + self.after.cpu_s / self.after.steps) / 2
+        return self.block.cpu_s / self.block.steps / bare if bare else float("nan")
+
+    @property
     def disagreement(self) -> float:
         """How far the two bare blocks are apart, relative to their mean."""
         first, second = self.before.step_s, self.after.step_s
@@ -56,8 +62,8 @@ class Ratios:
 
     ``median``, ``quartiles``: over pairs. ``total``: all monitored time over what as many bare steps take,
     so that work which is done on few steps counts in full; ``interval`` its bootstrap 95 % interval,
-    ``upper`` its one-sided 95 % bound. ``cpu``: as ``total``, for CPU time of all threads of the process.
-    ``pairs`` were used, ``left_out`` not.
+    ``upper`` its one-sided 95 % bound. ``cpu``: median over pairs for CPU time of all threads of the process,
+    which other programs on the machine disturb less. ``pairs`` were used, ``left_out`` not.
     """
 
     median: float
@@ -98,17 +104,10 @@ def ratios(pairs: Sequence[Pair], tolerated: float = float("inf"), seed: int = 0
         total=float(watched.sum() / bare.sum()),
         interval=(float(lower), float(upper)),
         upper=float(np.quantile(totals, 0.95)),
-        cpu=_cpu(used),
+        cpu=float(np.median([p.cpu_ratio for p in used])),
         pairs=len(used),
         left_out=len(pairs) - len(used),
     )
-
-
-def _cpu(pairs: Sequence[Pair]) -> float:
-    bare = sum(
-        p.block.steps * (p.before.cpu_s / p.before.steps + p.after.cpu_s / p.after.steps) / 2 for p in pairs
-    )
-    return sum(p.block.cpu_s for p in pairs) / bare if bare else float("nan")
 
 
 def pairs_of(blocks: Sequence[tuple[str, Block]], bare: str) -> dict[str, list[Pair]]:

@@ -59,7 +59,7 @@ def details(name: str, measured: Measured) -> list[str]:
     lines = [
         f"### {name}: {measured.bare_s * 1e3:.3g} ms bare",
         "",
-        "| monitor | median [quartiles] | in all (95 % interval) | CPU time | added per step | pairs |",
+        "| monitor | median [quartiles] | in all (95 % interval) | CPU time, median | added | pairs |",
         "|---|---|---|---|---|---|",
     ]
     for kind, row in sorted(measured.rows.items(), key=lambda item: list(KINDS).index(item[0])):

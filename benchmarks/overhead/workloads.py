@@ -107,25 +107,25 @@ def tiny() -> Workload:
 
 
 def mlp() -> Workload:
-    """3 hidden layers of 1024, batch 192: 2.9 million parameters."""
+    """3 hidden layers of 1024, batch 176: 2.9 million parameters."""
     layers: list[nn.Module] = []
     for inputs, outputs in ((784, 1024), (1024, 1024), (1024, 1024)):
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-    return _classifier(nn.Sequential(*layers, nn.Linear(1024, 10)), (192, 784), 32)
+    return _classifier(nn.Sequential(*layers, nn.Linear(1024, 10)), (176, 784), 32)
 
 
 def conv() -> Workload:
-    """5 residual blocks on 32×32 images, batch 24: activations outweigh the parameters."""
+    """5 residual blocks on 32×32 images, batch 48: activations outweigh the parameters."""
     layers: list[nn.Module] = [nn.Conv2d(3, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU()]
     for inputs, outputs, stride in ((32, 32, 1), (32, 64, 2), (64, 64, 1), (64, 128, 2), (128, 128, 1)):
         layers.append(Residual(inputs, outputs, stride))
     model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10))
-    return _classifier(model, (24, 3, 32, 32), 32)
+    return _classifier(model, (48, 3, 32, 32), 16)
 
 
 def gpt() -> Workload:
-    """6 blocks of width 256 over 128 tokens, batch 8: 5 million parameters."""
-    vocabulary, length, batch = 512, 128, 8
+    """6 blocks of width 256 over 128 tokens, batch 11: 5 million parameters."""
+    vocabulary, length, batch = 512, 128, 11
     model = Gpt(vocabulary, length, width=256, heads=8, blocks=6)
     successor = torch.randperm(vocabulary)
     batches = []
