@@ -23,6 +23,7 @@ PARTS: dict[str, list[str]] = {
     "slow tests": ["-m", "pytest", "-q", "-n", "2", "-m", "slow"],
     "false alarms and misses of the loss checks": ["benchmarks/checks/false_alarms.py"],
     "diagnosis of 1,000,000 steps": ["benchmarks/replay/replay.py"],
+    "file size": ["benchmarks/filesize/filesize.py"],
     "overhead": ["benchmarks/overhead/overhead.py", "--repeats", "5"],
 }
 
