@@ -3,10 +3,10 @@
     python benchmarks/filesize/filesize.py                 # exit code 1 where a goal is missed
     python benchmarks/filesize/filesize.py --json sizes.json
 
-The model has 150 parameters in 100 layers, as a small transformer or ResNet-50 has. Numbers are drawn with the
-spread that they have in training, so that their digits are as many as there. The days are taken through the disk
-budget that the recorder uses, with a clock of its own, until an hour after it first left something out (of the
-fast loop: a quarter of an hour); from then on the file grows evenly.
+The model has 150 parameters in 100 layers, as a small transformer or ResNet-50 has. Numbers are drawn with
+the spread that they have in training, so that their digits are as many as there. The days are taken through
+the disk budget that the recorder uses, with a clock of its own, until an hour after it first left something
+out (of the fast loop: a quarter of an hour); from then on the file grows evenly.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ def columns(rng: np.random.Generator) -> dict:
     return {
         "grad_norms": column(rng, parameters, 0.03), "update_ratios": column(rng, parameters, 1e-3),
         "weight_norms": column(rng, parameters, 12.0), "grad_absmax": column(rng, parameters, 4e-3),
-        "grad_nonfinite": np.zeros(parameters, np.float32), "weight_nonfinite": np.zeros(parameters, np.float32),
+        "grad_nonfinite": np.zeros(parameters, np.float32),
+        "weight_nonfinite": np.zeros(parameters, np.float32),
         "weight_zero_fraction": embedding,
         "activations": {
             "mean": (rng.normal(0, 0.3, LAYERS)).astype(np.float32), "std": column(rng, LAYERS, 0.8),
@@ -80,8 +81,9 @@ def step(rng: np.random.Generator, number: int, time_s: float, took_s: float, **
     """A step with all that is measured on every one."""
     noise = rng.lognormal(0, 0.1, 4)
     return Step(
-        step=number, epoch=number // 5000, time_s=round(time_s, 6), loss=tidy(2.3 * noise[0]), loss_source="log",
-        lr=[0.001], samples=64, step_time_s=round(took_s, 6), wait_time_s=round(took_s / 100 * noise[1], 6),
+        step=number, epoch=number // 5000, time_s=round(time_s, 6), loss=tidy(2.3 * noise[0]),
+        loss_source="log", lr=[0.001], samples=64, step_time_s=round(took_s, 6),
+        wait_time_s=round(took_s / 100 * noise[1], 6),
         grad_norm=tidy(1.5 * noise[2]), update_ratio=tidy(1e-3 * noise[3]), stale_gradients=False,
         watch_time_s=round(took_s / 100 * noise[3], 6), fingerprint=f"{rng.integers(2**32):08x}", **detail,
     )  # type: ignore[arg-type]  # fmt: skip
@@ -132,7 +134,8 @@ def day(rng: np.random.Generator, took_s: float, watched_s: float, *, per_line: 
             intervals.interval_steps = disk.interval_steps(config.interval_steps)
         if time_s - system_s >= 1:
             system_s = time_s
-            out.append(System(time_s, number, 98.1, 10**9, since_step_s=0.01, uss_bytes=10**9, stack="1a2b3c4d"))
+            told = {"since_step_s": 0.01, "uss_bytes": 10**9, "stack": "1a2b3c4d"}
+            out.append(System(time_s, number, 98.1, 10**9, **told))  # type: ignore[arg-type]
         written = [record for record in out if record is not None]
         sizes = [len(encode(record)) for record in written]
         disk.wrote(written, sizes, time_s)
