@@ -16,7 +16,6 @@ import torch
 from torchwatch.check import select
 from torchwatch.config import WatchConfig
 from torchwatch.errors import ConfigError, ModelError, WatcherClosed
-from torchwatch.probes.activations import batch_size
 from torchwatch.recorder import Sink
 from torchwatch.records import Alert
 from torchwatch.session import Session, Wanted, outcome_of
@@ -144,8 +143,9 @@ class Watcher:
     def log(self, **values: Any) -> None:
         """Log values of this step: numbers or tensors (read later, never synchronised), or a dict per class.
 
-        Within an accumulation they are averaged. ``val_*``, ``valid_*``, ``eval_*`` and ``test_*`` write an
-        evaluation record at once.
+        A mapping is logged per class: ``val_recall={"cat": 0.9}`` becomes ``val_recall.cat``, whatever the
+        classes are called. Within an accumulation values are averaged. ``val_*``, ``valid_*``, ``eval_*`` and
+        ``test_*`` write an evaluation record at once.
 
         Raises:
             WatcherClosed: outside of the ``with`` block.
@@ -260,7 +260,7 @@ class Batches(Generic[T]):
         started = attachment.clock()
         for item in self._loader:
             if attachment.here:
-                attachment.steps.fetched(attachment.clock() - started, batch_size(item))
+                attachment.fetched(item, attachment.clock() - started)
             yield item
             self._call_back()
             started = attachment.clock()

@@ -86,7 +86,7 @@ class Attachment:
             total_norm_hook(me), skipped_hook(me), functools.partial(observing, me), host_time_of(me), emit
         )
         self.activations, self.wiring, self.clipping = crew.activations, crew.wiring, crew.clipping
-        self.flops, self.profiler = crew.flops, crew.profiler
+        self.flops, self.profiler, self._inputs = crew.flops, crew.profiler, crew.inputs
         self.probes = crew.all
         self._moments = {m: overriding(self.probes, m) for m in MOMENTS}
         self.steps = StepBuilder(
@@ -326,6 +326,15 @@ class Attachment:
             self._call("trained", number)
             if self._full:
                 self._call("backward_starts")
+
+    def fetched(self, batch: Any, wait_s: float) -> None:
+        """The host's loader gave a batch, after ``wait_s`` seconds."""
+        self.steps.fetched(wait_s, batch_size(batch))
+        if not self.guard.is_off("inputs") and not self.steps.lane.open:
+            started = self.clock()
+            with self.guard("inputs"), Quiet():
+                self._inputs.offer(batch)
+            self.steps.spent(self.clock() - started)
 
     # ------------------------------------------------------------------ optimizer steps
 

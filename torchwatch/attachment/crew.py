@@ -60,6 +60,7 @@ class Crew:
         self.wiring = WiringProbe()
         self.clipping = ClippingProbe(total_norm)
         self.loss = LossProbe()
+        self.inputs = InputProbe()
         self.flops = FlopsProbe()
         self.profiler = ProfilerProbe(emit)
         self.all: tuple[Probe, ...] = (
@@ -72,7 +73,7 @@ class Crew:
             UpdateProbe(),
             WeightProbe(),
             self.loss,
-            InputProbe(),
+            self.inputs,
             TargetProbe(observing),
             self.wiring,
             SentinelProbe(),
