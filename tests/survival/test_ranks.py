@@ -92,20 +92,11 @@ class Played:
         return self.out / (f"{variant}.jsonl" if rank == 0 else f"{variant}.rank{rank}.jsonl")
 
 
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Folders of the orders that were played, by the way the model is wrapped."""
-    return {way: tmp_path_factory.mktemp(way) for way in ("ddp", "fsdp")}
-
-
-@pytest.fixture(params=JOBS)
-def played(request: pytest.FixtureRequest, kept: dict[str, Path]) -> Played:
-    way = request.param.partition("-")[0]
-    out = kept[way]
-    if not any(out.iterdir()):
-        jobs = {name: job for name, job in JOBS.items() if name.startswith(way)}
-        launch(out, {"jobs": jobs, "variants": VARIANTS})
-    return Played(out / request.param, JOBS[request.param])
+@pytest.fixture(scope="module", params=JOBS)
+def played(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Played:
+    out, name = tmp_path_factory.mktemp("ranks"), request.param
+    launch(out, {"jobs": {name: JOBS[name]}, "variants": VARIANTS})
+    return Played(out / name, JOBS[name])
 
 
 @pytest.mark.parametrize("variant", ["both", "first", "second"])
