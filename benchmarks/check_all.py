@@ -19,12 +19,12 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PYTHON = sys.executable
 PARTS: dict[str, list[str]] = {
-    "fast tests": ["-m", "pytest", "-q", "-n", "2", "-m", "not slow"],
-    "slow tests": ["-m", "pytest", "-q", "-n", "2", "-m", "slow"],
+    "fast tests": ["-m", "pytest", "-q", "-n", "2", "-m", "not slow and not gpu"],
+    "slow tests": ["-m", "pytest", "-q", "-n", "2", "-m", "slow and not gpu"],
     "false alarms and misses of the loss checks": ["benchmarks/checks/false_alarms.py"],
     "diagnosis of 1,000,000 steps": ["benchmarks/replay/replay.py"],
     "file size": ["benchmarks/filesize/filesize.py"],
-    "overhead": ["benchmarks/overhead/overhead.py", "--repeats", "5"],
+    "overhead, quick": ["benchmarks/overhead/overhead.py", "--quick"],
 }
 
 
