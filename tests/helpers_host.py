@@ -9,7 +9,7 @@ from tests.zoo import mean_square, numbers
 from tests.zoo_models import mlp
 from torchwatch import WatchConfig
 
-CONFIG = WatchConfig(terminal=False, activations_every=1)
+CONFIG = WatchConfig(terminal=False, activations_every=1, budget=None)
 
 
 class Loop:

@@ -271,7 +271,7 @@ def test_unknown_options_fail_before_anything_is_written(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"activations_every": 0}, "activations_every must be a whole number of at least 1, not 0"),
+        ({"activations_every": 0}, "activations_every must be a whole number of at least 1, or None, not 0"),
         ({"interval_steps": 2.5}, "interval_steps must be"),
         ({"flush_s": 5}, "flush_s must be between 0 and 1 second, not 5"),
         ({"flush_s": None}, "flush_s must be"),

@@ -44,8 +44,8 @@ MOMENTS = (
     "detach",
     "saw",
 )
-NEEDS_MORE = {("ScalingProbe", "gradients"), ("ScalingProbe", "decode")}
-"""What these loops never call: they have no GradScaler (tests/survival/test_amp.py has)."""
+NEEDS_MORE = {("ScalingProbe", "gradients"), ("ScalingProbe", "decode"), ("FlopsProbe", "decode")}
+"""What these loops never call: no GradScaler is here (tests/survival/test_amp.py), FLOPs are no payload."""
 
 ERRORS = [
     ValueError("broken"),

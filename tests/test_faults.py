@@ -56,7 +56,7 @@ class _Runs:
                 subprocess.run([sys.executable, "-c", _ALONE, name, path], check=True, timeout=120)
             else:
                 recipe = HEALTHY if name == "healthy" else FAULTS[name].recipe
-                train(recipe, path, config=WatchConfig(terminal=False))
+                train(recipe, path, config=WatchConfig(terminal=False, budget=None))
             self._known[name] = path
         return self._known[name]
 
@@ -110,7 +110,8 @@ def _last_val_loss(path):
 @pytest.mark.parametrize("seed", range(1, 4))
 @pytest.mark.parametrize("name", [n for n in FAULTS if n != "memory-leak"])
 def test_other_seeds_find_the_same(name, seed, runs, tmp_path):
-    run = train(FAULTS[name].recipe, tmp_path / "run.jsonl", seed=seed, config=WatchConfig(terminal=False))
+    config = WatchConfig(terminal=False, budget=None)
+    run = train(FAULTS[name].recipe, tmp_path / "run.jsonl", seed=seed, config=config)
     assert judge(FAULTS[name], diagnose(runs["healthy"]), diagnose(run)).fits
 
 

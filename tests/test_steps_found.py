@@ -469,7 +469,7 @@ def test_a_step_that_the_scaler_skips_is_told_apart(fused: bool, tmp_path: Path)
     assert len(steps) == 6
     assert [bool(step.skipped) for step in steps] == [False, False, False, True, False, False]
     good = [i for i in range(6) if i != 3]
-    assert [steps[i].grad_norm for i in good] == pytest.approx([norms[i] for i in good], rel=1e-5)
+    assert [steps[i].grad_norm for i in good] == pytest.approx([norms[i] for i in good], rel=1e-4)
 
 
 def test_accumulated_losses_are_averaged(tmp_path: Path) -> None:

@@ -164,8 +164,8 @@ def test_a_skipped_step_of_a_grad_scaler_is_recorded(tmp_path) -> None:
             watch.step(loss=loss)
 
     steps = steps_of(record(loop.model, body, tmp_path / "run.jsonl", scaler=scaler))
-    assert [s.skipped for s in steps] == [None, None, True, None]
-    assert all(s.grad_norm < 100 for s in steps if s.grad_norm is not None)  # unscaled
+    assert [s.skipped for s in steps] == [False, False, True, False]
+    assert all(s.grad_norm < 100 for s in steps if s.grad_norm is not None and not s.skipped)  # unscaled
 
 
 def test_a_grad_scaler_that_skips_the_first_steps_is_no_fault(tmp_path) -> None:
@@ -186,7 +186,7 @@ def test_a_grad_scaler_that_skips_the_first_steps_is_no_fault(tmp_path) -> None:
     skipped = [s.skipped for s in steps_of(records)]
     assert len(skipped) == 12
     assert skipped[:3] == [True] * 3
-    assert skipped[-1] is None
+    assert skipped[-1] is False
     assert not [r for r in records if isinstance(r, Alert)]
 
 

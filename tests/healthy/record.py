@@ -39,7 +39,7 @@ def record(training: Callable[[images.Start], None], path: Path, seed: int) -> N
     """Run a training under a Watcher that writes to ``path``; RNG and thread count are put back."""
 
     def start(model: nn.Module) -> Watcher:
-        return Watcher(model, path, config=WatchConfig(terminal=False))
+        return Watcher(model, path, config=WatchConfig(terminal=False, budget=None))
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

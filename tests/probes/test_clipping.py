@@ -27,10 +27,10 @@ def test_norm_before_and_after(tmp_path) -> None:
             watch.log(loss=loss)
 
     steps = steps_of(record(model, body, tmp_path / "r.jsonl"))
-    assert [s.grad_norm_preclip for s in steps] == pytest.approx(totals, rel=1e-6)
+    assert [s.grad_norm_preclip for s in steps] == pytest.approx(totals, rel=1e-4)
     assert [s.clipped for s in steps] == [True, True, False, True]
     assert steps[0].grad_norm == pytest.approx(0.5, rel=1e-4)
-    assert steps[2].grad_norm == pytest.approx(totals[2], rel=1e-5)
+    assert steps[2].grad_norm == pytest.approx(totals[2], rel=1e-4)
 
 
 @pytest.mark.parametrize("sharded", [True, False])

@@ -45,7 +45,7 @@ def train(
         path: the run file (an existing one is kept, and the new one gets a number).
         on_epoch: called after each epoch with its number, from 1, and the validation metrics.
         seed: of weights, batches and dropout.
-        config: how to record.
+        config: how to record (default: at the full rate, without a budget).
 
     Returns:
         The run file as written.
@@ -61,6 +61,8 @@ def train(
     schedule = LambdaLR(optimizer, _schedule(recipe, recipe.epochs * len(loader)))
     kept: list[Tensor] = []
     step = 0
+    if config is None:  # on a network this small one percent buys too few looks to name a layer at once
+        config = WatchConfig(budget=None)
     with Watcher(model, path, config=config, hyperparameters=asdict(recipe) | {"seed": seed}) as watch:
         for epoch in range(recipe.epochs):
             model.train()
