@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from torchwatch.codec import rounded
 from torchwatch.intervals import tidy
 from torchwatch.probe import Block, Frame, Later, Probe, Values
@@ -64,7 +66,10 @@ def step_of(
     fields: dict[str, Any] = dict(frame.fields)
     for name, payloads in frame.payloads.items():
         try:
-            fields |= probes[name].decode(payloads, values, frame)
+            with np.errstate(
+                over="ignore", invalid="ignore", divide="ignore"
+            ):  # the host's numbers may be any
+                fields |= probes[name].decode(payloads, values, frame)
         except Exception as error:  # noqa: BLE001 - one probe's values are missing, the step is not
             say(name, f"{name} could not be read: {type(error).__name__}: {error}")
     if frame.scalars_only:
