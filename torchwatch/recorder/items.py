@@ -68,7 +68,7 @@ def step_of(
         try:
             with np.errstate(
                 over="ignore", invalid="ignore", divide="ignore"
-            ):  # the host's numbers may be any
+            ):
                 fields |= probes[name].decode(payloads, values, frame)
         except Exception as error:  # noqa: BLE001 - one probe's values are missing, the step is not
             say(name, f"{name} could not be read: {type(error).__name__}: {error}")
