@@ -66,9 +66,7 @@ def step_of(
     fields: dict[str, Any] = dict(frame.fields)
     for name, payloads in frame.payloads.items():
         try:
-            with np.errstate(
-                over="ignore", invalid="ignore", divide="ignore"
-            ):
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 fields |= probes[name].decode(payloads, values, frame)
         except Exception as error:  # noqa: BLE001 - one probe's values are missing, the step is not
             say(name, f"{name} could not be read: {type(error).__name__}: {error}")
