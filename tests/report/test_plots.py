@@ -34,6 +34,7 @@ def test_every_file_is_a_named_plot():
 
 
 @pytest.mark.parametrize("name", ["healthy", "faulty", "hostile", "one-step", "no-columns", "wide"])
+@pytest.mark.slow
 def test_all_plots_are_drawn_twice_and_have_words(pictures_of, name: str):
     for picture in all_drawn(pictures_of(name)).values():
         assert picture.light.startswith(b"\x89PNG")
@@ -68,6 +69,7 @@ EXTREMES = {
 
 
 @pytest.mark.parametrize("kind", EXTREMES)
+@pytest.mark.slow
 def test_no_number_breaks_a_plot(tmp_path, coarse, kind: str):
     plan, lines = Plan(), []
     shape = layout(plan)
