@@ -1,8 +1,6 @@
 import math
 
 import numpy as np
-import pytest
-from scipy import stats
 
 from tests.helpers_checks import records
 from torchwatch.checks.loss import _curves
@@ -14,44 +12,6 @@ def history_of(body):
     for record in body:
         history.add(record)
     return history
-
-
-@pytest.mark.parametrize("size", [8, 15, 40])
-def test_slope_agrees_with_scipy(size):
-    y = np.random.default_rng(size).standard_normal(size) + 0.1 * np.arange(size)
-    reference = stats.theilslopes(y, np.arange(size), 0.95)
-    low, estimate, high = _curves.slope(np.arange(size), y)
-    assert estimate == pytest.approx(reference.slope)
-    assert low == pytest.approx(reference.low_slope, abs=0.03)
-    assert high == pytest.approx(reference.high_slope, abs=0.03)
-    assert low < estimate < high
-
-
-def test_few_points_leave_the_slope_open():
-    assert _curves.slope(np.arange(1), np.ones(1)) == (-math.inf, 0.0, math.inf)
-    low, estimate, high = _curves.slope(np.arange(3), np.array([1.0, 2.0, 3.0]))
-    assert (low, estimate, high) == (-math.inf, 1.0, math.inf)
-
-
-def test_noise_is_about_sigma_whatever_the_trend():
-    rng = np.random.default_rng(0)
-    trend = 5 * np.exp(-np.arange(400) / 100)
-    assert 0.2 < _curves.noise(trend + 0.25 * rng.standard_normal(400)) < 0.3
-    assert 0.2 < _curves.step_noise(trend + 0.25 * rng.standard_normal(400)) < 0.3
-    assert _curves.noise(np.linspace(3, 1, 50)) == pytest.approx(0, abs=1e-12)
-
-
-def test_noise_needs_enough_values():
-    assert math.isnan(_curves.noise(np.ones(4)))
-    assert math.isnan(_curves.step_noise(np.ones(2)))
-    assert math.isnan(_curves.scatter(np.ones(0)))
-
-
-def test_noise_of_an_exponential_is_that_of_its_logarithm():
-    values = np.exp(-np.arange(12.0))
-    assert _curves.noise_at(float(values[-1]), values) == pytest.approx(0, abs=1e-9)
-    assert _curves.noise(values) > 1e-4
-    assert _curves.noise_at(-1.0, values - 1) == _curves.noise(values - 1)
 
 
 def test_curve_leaves_out_intervals_without_a_finite_mean():

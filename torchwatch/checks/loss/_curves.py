@@ -1,4 +1,4 @@
-"""What the checks of the loss share: its level, its noise, its slope, and what its owner said about it."""
+"""What the checks of the loss share: its level, its slope, and what its owner said about it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from torchwatch.statistics import slope_bounds
 
 if TYPE_CHECKING:
     from torchwatch.history import History
@@ -19,8 +21,6 @@ _MOST_INTERVALS = 64
 _EARLY_STEPS = 10
 _BLOCKS = 8
 _FIRST_STEPS = 3
-_MAD_TO_SIGMA = 1.4826  # of a normal distribution
-_UPPER_QUARTILE = 1.1503  # of the absolute value of a standard normal variable
 
 
 class Curve(NamedTuple):
@@ -105,58 +105,6 @@ def plays_against_itself(history: History) -> str | None:
     return None
 
 
-def scatter(values: Values) -> float:
-    """σ of the values around their median: 1.4826 times the median absolute deviation.
-
-    Source: Rousseeuw and Croux, "Alternatives to the median absolute deviation", JASA 88 (1993).
-    """
-    if not values.size:
-        return math.nan
-    return _MAD_TO_SIGMA * middle(np.abs(values - middle(values)))
-
-
-def middle(values: Values) -> float:
-    """The upper median. A sort of some hundred values takes a tenth of ``numpy.median``'s time."""
-    return float(np.sort(values)[values.size // 2])
-
-
-def noise(values: Values) -> float:
-    """σ of the scatter around a smooth curve; NaN below 5 values.
-
-    Each value is compared with the mean of its two neighbours, which takes a linear trend out; for
-    independent noise that difference has a standard deviation of √1.5 σ. The larger one of the estimates by
-    median and upper quartile is taken and enlarged by 2 ⁄ the number of differences, because few of them
-    often look calmer than they are.
-    """
-    if values.size < 5:
-        return math.nan
-    bends = np.abs(values[1:-1] - (values[:-2] + values[2:]) / 2)
-    typical, upper = np.quantile(bends, (0.5, 0.75))
-    sigma = max(_MAD_TO_SIGMA * float(typical), float(upper) / _UPPER_QUARTILE)
-    return sigma / math.sqrt(1.5) * (1 + 2 / bends.size)
-
-
-def noise_at(level: float, values: Values) -> float:
-    """σ as :func:`noise`, for a value of this level: in the logarithm where that exists.
-
-    A loss falls like an exponential and scatters in proportion to its level; its logarithm is straight.
-    """
-    if level > 0 and values.size and values.min() > 0:
-        return level * noise(np.log(values))
-    return noise(values)
-
-
-def step_noise(values: Values) -> float:
-    """σ of the step-to-step scatter, from differences of neighbours: no slow trend is in it. NaN below 3.
-
-    Source: Rice, "Bandwidth choice for nonparametric regression", Ann. Statist. 12 (1984), with the median
-    in place of the mean.
-    """
-    if values.size < 3:
-        return math.nan
-    return _MAD_TO_SIGMA * float(np.median(np.abs(np.diff(values)))) / math.sqrt(2)
-
-
 def falls(history: History, first_step: int, last_step: int) -> bool:
     """Whether the loss falls for certain between two steps: the slope of eight medians."""
     steps, values = history.series("loss")
@@ -165,7 +113,7 @@ def falls(history: History, first_step: int, last_step: int) -> bool:
     if part.size < 2 * _BLOCKS:
         return False
     medians = np.array([np.median(block) for block in np.array_split(part, _BLOCKS)])
-    return slope(np.arange(_BLOCKS), medians)[2] < 0
+    return slope_bounds(np.arange(_BLOCKS), medians)[2] < 0
 
 
 def most_fallen(losses: Curve, level: float) -> float:
@@ -178,32 +126,7 @@ def most_fallen(losses: Curve, level: float) -> float:
     count = losses.mean.size
     third = max(1, count // 3)
     fallen = level - float(losses.mean[-third:].mean())
-    low = slope(np.arange(count - 1), losses.mean[1:])[0]
+    low = slope_bounds(np.arange(count - 1), losses.mean[1:])[0]
     if math.isinf(low):
         return fallen + 3 * float(np.sqrt(np.square(losses.error[-third:]).sum())) / third
     return max(fallen, -low * (count - 2))
-
-
-def slope(x: npt.NDArray[np.number], y: Values, z: float = 1.96) -> tuple[float, float, float]:
-    """Theil–Sen slope with its confidence interval (low, estimate, high); ±inf where too few points tell.
-
-    Source: Sen, "Estimates of the regression coefficient based on Kendall's tau", JASA 63 (1968).
-
-    Args:
-        x: (n,) distinct positions.
-        y: (n,) values.
-        z: half width of the interval in standard normal deviations (default 1.96: 95 %).
-    """
-    n = y.size
-    left, right = np.triu_indices(n, 1)
-    if not left.size:
-        return -math.inf, 0.0, math.inf
-    slopes = np.sort((y[right] - y[left]) / (x[right] - x[left]))
-    width = z * math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
-    low = math.floor((slopes.size - width) / 2) - 1
-    high = math.ceil((slopes.size + width) / 2)
-    return (
-        float(slopes[low]) if low >= 0 else -math.inf,
-        float(np.median(slopes)),
-        float(slopes[high]) if high < slopes.size else math.inf,
-    )

@@ -25,16 +25,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
-from torchwatch.checks.loss._curves import (
-    Curve,
-    curve,
-    falls,
-    has_signs,
-    noise_at,
-    plays_against_itself,
-    slope,
-)
+from torchwatch.checks.loss._curves import Curve, curve, falls, has_signs, plays_against_itself
 from torchwatch.history import History
+from torchwatch.statistics import noise_at, slope_bounds
 from torchwatch.text import number, percent
 
 _LOOK_BACK = 6
@@ -132,7 +125,7 @@ def _holds(losses: Curve, settled: int, start: int, end: int, limits: Limits) ->
     if not limits.slope_intervals:
         return True
     last = slice(max(0, end + 1 - limits.slope_intervals), end + 1)
-    return slope(np.arange(end + 1)[last], mean[last])[1] > 0 or end - start >= limits.slope_intervals
+    return slope_bounds(np.arange(end + 1)[last], mean[last])[1] > 0 or end - start >= limits.slope_intervals
 
 
 def _finding(history: History, losses: Curve, start: int, end: int, limits: Limits) -> Finding:

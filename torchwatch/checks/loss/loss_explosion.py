@@ -38,12 +38,10 @@ from torchwatch.checks.loss._curves import (
     first_level,
     has_signs,
     lr_rose,
-    middle,
-    noise_at,
     plays_against_itself,
-    scatter,
 )
 from torchwatch.history import History, Series
+from torchwatch.statistics import middle, noise_at, scatter
 from torchwatch.text import number
 
 _LOOK_BACK = 8

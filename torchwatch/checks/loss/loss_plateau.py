@@ -22,8 +22,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
-from torchwatch.checks.loss._curves import curve, slope
+from torchwatch.checks.loss._curves import curve
 from torchwatch.history import History, Series
+from torchwatch.statistics import slope_bounds
 from torchwatch.text import number
 
 
@@ -61,7 +62,7 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
         return []
     if limits.slope_points:
         last = slice(-limits.slope_points, None)
-        low, _, high = slope(losses.steps[last], losses.values[last])
+        low, _, high = slope_bounds(losses.steps[last], losses.values[last])
         if low > 0 or high < 0:
             return []
     return [_finding(name, losses, best, gain, scale, limits)]

@@ -24,16 +24,9 @@ import numpy as np
 import numpy.typing as npt
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
-from torchwatch.checks.loss._curves import (
-    Values,
-    first_level,
-    has_signs,
-    lr_rose,
-    middle,
-    plays_against_itself,
-    scatter,
-)
+from torchwatch.checks.loss._curves import Values, first_level, has_signs, lr_rose, plays_against_itself
 from torchwatch.history import History, Series
+from torchwatch.statistics import middle, scatter
 from torchwatch.text import number
 
 _BLOCK = 32

@@ -24,15 +24,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
-from torchwatch.checks.loss._curves import (
-    Curve,
-    curve,
-    has_signs,
-    most_fallen,
-    plays_against_itself,
-    step_noise,
-)
+from torchwatch.checks.loss._curves import Curve, curve, has_signs, most_fallen, plays_against_itself
 from torchwatch.history import History
+from torchwatch.statistics import step_noise
 from torchwatch.text import number, percent
 
 _LEAST_STEPS = 10

@@ -26,8 +26,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
-from torchwatch.checks.loss._curves import Values, first_level, noise, noise_at, slope
+from torchwatch.checks.loss._curves import Values, first_level
 from torchwatch.history import History, Series
+from torchwatch.statistics import noise, noise_at, slope_bounds
 from torchwatch.text import number, percent, printable
 
 _MOST_EVALS = 256
@@ -95,7 +96,7 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     patience = max(limits.patience, math.ceil(limits.patience_share * val.values.size))
     if since < max(limits.rises, patience) or not _is_worse(val.values, best, patience, limits):
         return []
-    if limits.certain_slope and slope(val.steps[best:], val.values[best:])[0] <= 0:
+    if limits.certain_slope and slope_bounds(val.steps[best:], val.values[best:])[0] <= 0:
         return []
     train = _train_levels(history, val.steps)
     both = (np.diff(val.values) > 0) & ((np.diff(train) < 0) | _memorised(history, train[1:]))

@@ -1,7 +1,4 @@
-"""Robust statistics that the checks share, each with its source. numpy only.
-
-Non-finite values are left out everywhere; where too few are left, the answer is NaN, never a warning.
-"""
+"""Whether values rise or fall, how fast, and how much they scatter around that."""
 
 from __future__ import annotations
 
@@ -12,13 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-Values = npt.NDArray[np.float64]
-
-MAD_TO_SIGMA = 1.4826
-"""Makes the median absolute deviation estimate the standard deviation of normal data.
-
-Rousseeuw & Croux, "Alternatives to the Median Absolute Deviation", JASA 88 (1993): 1 / Φ⁻¹(3/4).
-"""
+from torchwatch.statistics._values import Values, finite, points
+from torchwatch.statistics.robust import mad_sigma
 
 _NORMAL = NormalDist()
 _MOST_POINTS = 200
@@ -41,37 +33,6 @@ class Trend(NamedTuple):
     p: float
 
 
-def median(values: npt.ArrayLike) -> float:
-    """Median of the finite values; NaN when there is none."""
-    fine = _finite(values)
-    return float(np.median(fine)) if fine.size else math.nan
-
-
-def mad_sigma(values: npt.ArrayLike) -> float:
-    """Standard deviation as 1.4826 · the median distance from the median (Rousseeuw & Croux 1993)."""
-    fine = _finite(values)
-    if not fine.size:
-        return math.nan
-    return MAD_TO_SIGMA * float(np.median(np.abs(fine - np.median(fine))))
-
-
-def robust_sigma(values: npt.ArrayLike, positions: npt.ArrayLike | None = None) -> float:
-    """The σ of the checks: 1.4826 · MAD around the Theil–Sen line, so that a trend is not taken for noise.
-
-    Args:
-        values: (n,) numbers in order.
-        positions: (n,) where they lie (steps); by default evenly spaced.
-
-    Returns:
-        σ in the unit of the values; NaN for fewer than 3 finite ones.
-    """
-    x, y = _points(positions, values)
-    if y.size < 3:
-        return math.nan
-    line = theil_sen(y, x)
-    return mad_sigma(y - line.slope * x)
-
-
 def theil_sen(
     values: npt.ArrayLike, positions: npt.ArrayLike | None = None, confidence: float = 0.95
 ) -> Slope:
@@ -89,7 +50,7 @@ def theil_sen(
         Slope per unit of position, the intercept at position 0, and the interval; all NaN for fewer than two
         finite points at different positions.
     """
-    x, y = _points(positions, values)
+    x, y = points(positions, values)
     x, y = _thinned(x), _thinned(y)
     first, second = np.triu_indices(y.size, 1)
     run = x[second] - x[first]
@@ -110,7 +71,7 @@ def mann_kendall(values: npt.ArrayLike) -> Trend:
     Mann, "Nonparametric Tests Against Trend", Econometrica 13 (1945); Kendall, *Rank Correlation Methods*
     (1975). More than 200 values are thinned evenly to 200. For fewer than 3 values z is 0 and p is 1.
     """
-    y = _thinned(_finite(values))
+    y = _thinned(finite(values))
     first, second = np.triu_indices(y.size, 1)
     s = int(np.sign(y[second] - y[first]).sum())
     variance = _kendall_variance(y)
@@ -120,19 +81,52 @@ def mann_kendall(values: npt.ArrayLike) -> Trend:
     return Trend(s, z, 2 * _NORMAL.cdf(-abs(z)))
 
 
-def rolling_median(values: npt.ArrayLike, width: int) -> Values:
-    """Median of each value and the ``width`` − 1 before it; at the start, of those there are. (n,) → (n,).
+def robust_sigma(values: npt.ArrayLike, positions: npt.ArrayLike | None = None) -> float:
+    """The σ of the checks: 1.4826 · MAD around the Theil–Sen line, so that a trend is not taken for noise.
 
-    Tukey, *Exploratory Data Analysis* (1977), running medians.
+    Args:
+        values: (n,) numbers in order.
+        positions: (n,) where they lie (steps); by default evenly spaced.
+
+    Returns:
+        σ in the unit of the values; NaN for fewer than 3 finite ones.
     """
-    x = np.asarray(values, np.float64)
-    head = min(width - 1, x.size)
-    result = np.empty_like(x)
-    for i in range(head):
-        result[i] = np.median(x[: i + 1])
-    if x.size > head:
-        result[head:] = np.median(np.lib.stride_tricks.sliding_window_view(x, width), axis=1)
-    return result
+    x, y = points(positions, values)
+    if y.size < 3:
+        return math.nan
+    line = theil_sen(y, x)
+    return mad_sigma(y - line.slope * x)
+
+
+def lag_one(values: npt.ArrayLike, positions: npt.ArrayLike | None = None) -> float:
+    """Autocorrelation with the neighbour, of ranks around the Theil–Sen line: −1 for an alternating series.
+
+    The rank correlation of Wald and Wolfowitz, "An Exact Test for Randomness in the Non-Parametric Case",
+    Ann. Math. Stat. 14 (1943), without its wrap from the last value to the first. Of n independent values it
+    is about −1 ⁄ n with a standard deviation of about 1 ⁄ √n (Bartels, JASA 77, 1982).
+
+    Args:
+        values: (n,) numbers in order.
+        positions: (n,) where they lie (steps); by default evenly spaced.
+
+    Returns:
+        −1 … 1; NaN for fewer than 4 finite values, or for values all on one line.
+    """
+    x, y = points(positions, values)
+    if y.size < 4:
+        return math.nan
+    ranks = average_ranks(y - theil_sen(y, x).slope * x)
+    centred = ranks - ranks.mean()
+    total = float(centred @ centred)
+    return float(centred[1:] @ centred[:-1]) / total if total else math.nan
+
+
+def average_ranks(y: Values) -> Values:
+    """Ranks from 1, equal values sharing the mean of theirs. (n,) → (n,)."""
+    _, inverse, counts = np.unique(y, return_inverse=True, return_counts=True)
+    highest = np.cumsum(counts)
+    ranks: Values = (highest - (counts - 1) / 2)[inverse]
+    return ranks
 
 
 def generalisation_loss(validation: npt.ArrayLike) -> float:
@@ -141,7 +135,7 @@ def generalisation_loss(validation: npt.ArrayLike) -> float:
     Prechelt, "Early Stopping – But When?", in *Neural Networks: Tricks of the Trade* (1998). NaN when
     there is no finite value or the best is not positive: a ratio means nothing there.
     """
-    fine = _finite(validation)
+    fine = finite(validation)
     if not fine.size or fine.min() <= 0:
         return math.nan
     return 100 * (float(fine[-1]) / float(fine.min()) - 1)
@@ -157,22 +151,6 @@ def _kendall_variance(y: Values, x: Values | None = None) -> float:
 
 def _tie_term(counts: Values) -> float:
     return float((counts * (counts - 1) * (2 * counts + 5)).sum())
-
-
-def _finite(values: npt.ArrayLike) -> Values:
-    x = np.asarray(values, np.float64).ravel()
-    return x[np.isfinite(x)]
-
-
-def _points(positions: npt.ArrayLike | None, values: npt.ArrayLike) -> tuple[Values, Values]:
-    y = np.asarray(values, np.float64).ravel()
-    x = (
-        np.arange(y.size, dtype=np.float64)
-        if positions is None
-        else np.asarray(positions, np.float64).ravel()
-    )
-    fine = np.isfinite(y) & np.isfinite(x)
-    return x[fine], y[fine]
 
 
 def _thinned(x: Values) -> Values:
