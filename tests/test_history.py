@@ -246,6 +246,16 @@ def test_a_column_in_which_nothing_was_measured_was_not_seen():
     assert not history.seen("grad_norms")
 
 
+def test_the_first_value_of_each_entry_is_never_dropped():
+    late = [1.0 if i >= 40 else None for i in range(300)]
+    rows = [[5.0 + i, None if i < 2 else 7.0 + i, late[i]] for i in range(300)]
+    history = History()
+    for record in records(1.0, steps=300, columns={"grad_norms": rows}, interval_steps=50):
+        history.add(record)
+    assert history.first_column("grad_norms").tolist() == [5.0, 9.0, 1.0]
+    assert is_missing(history.first_column("weight_norms")).tolist() == [True] * 3
+
+
 def test_first_bad_is_where_the_present_stretch_of_bad_rows_began():
     rows = [[1.0, None], [math.nan, 1.0], [1.0, 2.0], [3.0, math.inf], *[[math.nan, math.nan]] * 200]
     history = history_of(records(steps=204, layers=["a", "b"], columns={"grad_norms": lambda n: rows[n - 1]}))

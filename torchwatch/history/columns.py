@@ -1,4 +1,4 @@
-"""Columns under the present layout: the last observations, and a median per interval."""
+"""Columns under the present layout: the first and the last observations, and a median per interval."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ OBSERVATIONS = 64
 
 INTERVALS = 32
 """Intervals whose median is kept."""
+
+FIRST = 16
+"""Observations of a column among which each entry's first value is sought; after them, interval medians."""
 
 
 class Columns(NamedTuple):
@@ -56,19 +59,24 @@ class Ring:
 
 
 class ColumnHistory:
-    """One column: its last observations and its medians per interval."""
+    """One column: its first values, its last observations and its medians per interval."""
 
     def __init__(self, width: int) -> None:
         self.width = width
         self.observations = Ring(OBSERVATIONS, width)
         self.medians = Ring(INTERVALS, width)
+        self.first = missing_column(width)
         self.first_bad: tuple[int, Column] | None = None
         self._fresh = 0
+        self._seen = 0
 
     def put(self, step: int, column: Column) -> None:
         """Append one observation."""
         self.observations.put(step, column)
         self._fresh += 1
+        if self._seen < FIRST:
+            self._seen += 1
+            self._remember(column)
         if np.isfinite(column).all() or not is_bad(column).any():
             self.first_bad = None
         elif self.first_bad is None:
@@ -77,8 +85,17 @@ class ColumnHistory:
     def close_interval(self, last_step: int) -> None:
         """Keep the median of what came since the last interval closed; nothing where nothing came."""
         if self._fresh:
-            self.medians.put(last_step, median_of_finite(self.observations.last(self._fresh).values))
+            median = median_of_finite(self.observations.last(self._fresh).values)
+            self.medians.put(last_step, median)
+            self._remember(median)
         self._fresh = 0
+
+    def _remember(self, column: Column) -> None:
+        """Keep the finite values of entries that had none yet."""
+        fresh = is_missing(self.first)
+        if fresh.any():
+            fresh &= np.isfinite(column)
+            self.first[fresh] = column[fresh]
 
 
 def median_of_finite(values: npt.NDArray[np.float32]) -> Column:

@@ -10,11 +10,13 @@ from torchwatch.history.columns import Columns
 from torchwatch.history.intake import Intake
 from torchwatch.history.maps import Stretch
 from torchwatch.history.scalars import Series
+from torchwatch.records import missing_column
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
-    from torchwatch.records import Column, Epoch, Eval, Interval, Log, System
+    from torchwatch.history.heads import Heads
+    from torchwatch.records import Column, Epoch, Eval, Interval, Log, Profile, System
 
 T = TypeVar("T")
 
@@ -38,6 +40,7 @@ class History(Intake):
         epochs: bounded as the intervals are.
         evals: bounded as the intervals are.
         systems: the last 1,024.
+        profiles: the last 16.
         logs: the last 256.
     """
 
@@ -67,6 +70,11 @@ class History(Intake):
         return self._systems.items
 
     @property
+    def profiles(self) -> Sequence[Profile]:
+        """The last profiler windows, oldest first."""
+        return self._profiles.items
+
+    @property
     def logs(self) -> Sequence[Log]:
         """The last log records, oldest first."""
         return self._logs.items
@@ -76,6 +84,12 @@ class History(Intake):
         if key not in self._pass:
             self._pass[key] = compute()
         return cast("T", self._pass[key])
+
+    def of_layout(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """The value of ``compute()``, computed once per layout: for what follows from the layout alone."""
+        if key not in self._of_layout:
+            self._of_layout[key] = compute()
+        return cast("T", self._of_layout[key])
 
     def seen(self, name: str) -> bool:
         """Whether the field was ever measured (names as in ``Check.reads``)."""
@@ -115,6 +129,15 @@ class History(Intake):
         column = self._columns.get(name)
         return self._nothing(name) if column is None else column.observations.last(last)
 
+    def first_column(self, name: str) -> Column:
+        """Each entry's first finite value under the present layout, MISSING where it has none yet.
+
+        It is never dropped. An entry that is measured first after the column's first 16 observations has the
+        median of the interval in which it was.
+        """
+        column = self._columns.get(name)
+        return missing_column(self._nothing(name).values.shape[1]) if column is None else column.first
+
     def first_bad(self, name: str) -> tuple[int, Column] | None:
         """Step and row where the present stretch of observations with a NaN or infinite entry began.
 
@@ -138,6 +161,10 @@ class History(Intake):
         """The value of such a field at one step, None where it has none or it is too long ago."""
         return self._maps.value_at(name, step)
 
+    def attention(self) -> Mapping[str, Heads]:
+        """Entropy per head by the name of the attention, with its first value and the last 32; bounded."""
+        return self._attention.layers
+
     def interval_columns(self, name: str, last: int | None = None) -> Columns:
         """Per interval (up to the last 32) the median of each entry over its observations.
 
@@ -152,6 +179,15 @@ class History(Intake):
         return self._slow_series(
             ("interval", name), lambda: self._interval_fields.series(name, self.intervals)
         )
+
+    def interval_sums(self, name: str) -> Series:
+        """What a field of the intervals adds up to, at their last steps, thinned intervals included.
+
+        Args:
+            name: "busy_s", "energy_j", "co2_kg"; "metered_s" and "metered_samples" are duration and samples
+                of the intervals that know their energy.
+        """
+        return self._slow_series(("sums", name), lambda: self._sums.series(name))
 
     def eval_series(self, name: str) -> Series:
         """A metric of the evaluations ("val_loss")."""

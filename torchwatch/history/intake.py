@@ -11,19 +11,22 @@ from typing import Any
 import numpy as np
 
 from torchwatch.history.columns import ColumnHistory
+from torchwatch.history.heads import Attentions
 from torchwatch.history.learning_rate import LearningRate
 from torchwatch.history.maps import Maps
-from torchwatch.history.rows import Fields, Rows
+from torchwatch.history.rows import Fields, Rows, Sums
 from torchwatch.history.scalars import Scalars, Values
 from torchwatch.records import (
     STEP_COLUMNS,
     STEP_NUMBERS,
+    Attention,
     Column,
     Epoch,
     Eval,
     Interval,
     Layout,
     Log,
+    Profile,
     Record,
     RunHeader,
     Step,
@@ -38,6 +41,13 @@ _INTERVAL_FIELDS = tuple(
     f.name for f in dataclasses.fields(Interval) if f.default is None and f.name not in ("epoch", "thinned")
 )
 _SYSTEM_FIELDS = tuple(f.name for f in dataclasses.fields(System) if f.default is None)
+_SUMS: dict[str, Callable[[Interval], float | None]] = {
+    "busy_s": attrgetter("busy_s"),
+    "energy_j": attrgetter("energy_j"),
+    "co2_kg": attrgetter("co2_kg"),
+    "metered_s": lambda i: i.duration_s if i.energy_j is not None else None,
+    "metered_samples": lambda i: i.samples if i.energy_j is not None else None,
+}
 _MOST_NAMES = 4096
 _MOST_EVAL_NAMES = 256
 
@@ -60,16 +70,20 @@ class Intake:
             lambda record, name: getattr(record, name, None), attrgetter("last_step")
         )
         self._eval_fields = Fields[Eval](lambda record, name: record.metrics.get(name), attrgetter("step"))
+        self._sums = Sums[Interval](_SUMS, 4096)
         self._systems = Rows[System](1024, thin=False)
+        self._profiles = Rows[Profile](16, thin=False)
         self._logs = Rows[Log](256, thin=False)
         self._scalars = Scalars()
         self._columns: dict[str, ColumnHistory] = {}
         self._rate = LearningRate()
         self._maps = Maps()
+        self._attention = Attentions()
         self._seen: set[str] = set()
         self._eval_best: dict[str, tuple[int, float] | None] = {}
         self._pass: dict[Hashable, Any] = {}
         self._slow: dict[Hashable, Any] = {}
+        self._of_layout: dict[Hashable, Any] = {}
 
     def add(self, record: Record) -> None:
         """Take in one record; kinds that no check reads are ignored."""
@@ -86,6 +100,7 @@ class Intake:
 
     def _take_layout(self, record: Layout) -> None:
         before, self.layout = self.layout, record
+        self._of_layout.clear()
         self._see(("layout",))
         same = before is None or _names(before) == _names(record)
         if not same:
@@ -151,6 +166,7 @@ class Intake:
     def _take_interval(self, record: Interval) -> None:
         self._slow.clear()
         self._interval_fields.added(record, others_went=self._intervals.append(record))
+        self._sums.add(record.last_step, record)
         self._see(n for n in _INTERVAL_FIELDS if getattr(record, n) is not None)
         for column in self._columns.values():
             column.close_interval(record.last_step)
@@ -178,9 +194,17 @@ class Intake:
         self._see(n for n in _SYSTEM_FIELDS if getattr(record, n) is not None)
         self._at(self.step, None, record.time_s)
 
+    def _take_profile(self, record: Profile) -> None:
+        self._profiles.append(record)
+        self._see(("profile",))
+
     def _take_log(self, record: Log) -> None:
         self._logs.append(record)
         self._see(("log",))
+
+    def _take_attention(self, record: Attention) -> None:
+        self._attention.take(record)
+        self._see(("attention",))
 
     def _at(self, step: int, epoch: int | None, time_s: float) -> None:
         self.step = step
@@ -238,5 +262,7 @@ _TAKERS: dict[type[Record], Callable[[Any, Any], None]] = {
     Epoch: Intake._take_epoch,
     Eval: Intake._take_eval,
     System: Intake._take_system,
+    Profile: Intake._take_profile,
     Log: Intake._take_log,
+    Attention: Intake._take_attention,
 }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -34,6 +35,36 @@ class Rows(Generic[T]):
         else:
             del self.items[0]
         return True
+
+
+class Sums(Generic[T]):
+    """Running sums over every record that came. Old points are thinned, and what they counted stays counted.
+
+    Args:
+        amounts: what is summed up of a record, by name; None counts as nothing.
+        most: points that are kept.
+    """
+
+    def __init__(self, amounts: Mapping[str, Callable[[T], float | None]], most: int) -> None:
+        self._amounts = amounts
+        self._points = Rows[tuple[int, dict[str, float]]](most)
+        self._now = dict.fromkeys(amounts, 0.0)
+
+    def add(self, step: int, record: T) -> None:
+        """Count a record that ends at a step."""
+        for name, amount in self._amounts.items():
+            value = amount(record)
+            if value is not None and math.isfinite(value):
+                self._now[name] += value
+        self._points.append((step, dict(self._now)))
+
+    def series(self, name: str) -> Series:
+        """The sum so far at each step."""
+        points = self._points.items
+        return Series(
+            np.array([step for step, _ in points], np.int64),
+            np.array([sums[name] for _, sums in points], np.float64),
+        )
 
 
 class Fields(Generic[T]):
