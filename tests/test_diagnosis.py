@@ -16,7 +16,8 @@ from torchwatch.diagnosis import LayerHighlight, diagnose
 from torchwatch.diagnosis.judge import highlights
 from torchwatch.engine import Engine
 from torchwatch.errors import ConfigError, NotARunFile
-from torchwatch.records import Alert, End, Note, Record, RunHeader, Unknown, encode
+from torchwatch.records import Alert, End, Note, Record, RunHeader, Step, Unknown, encode
+from torchwatch.run import read_run
 
 
 def recorded(body: list[Record], *, end: End | None = None, **header: Any) -> list[Record]:
@@ -266,3 +267,38 @@ def test_memory_does_not_grow_with_the_run():
 
     diagnose(stream(10))
     assert peak(40) < peak(10) + 500_000
+
+
+# ------------------------------------------------------------------------------------------ several ranks
+
+
+def two_ranks(folder: Path) -> Path:
+    """Rank 0 trained to the end; rank 1's file stops after 50 of 200 steps."""
+    lines = recorded(records([1.0] * 200, step_time_s=2.0), world=2)
+    silent = [lines[0], *(r for r in lines[1:] if isinstance(r, Step) and r.step <= 50)]
+    write(folder / "run.rank1.jsonl", [dataclasses.replace(silent[0], rank=1), *silent[1:]])
+    return write(folder / "run.jsonl", lines)
+
+
+def test_with_rank_0s_file_the_ranks_are_compared(tmp_path):
+    path = two_ranks(tmp_path)
+    found = diagnose(path)
+    assert [(i.check, i.severity) for i in found.issues if i.check == "rank-silent"] == [
+        ("rank-silent", "critical")
+    ]
+    assert found.health_score <= 80
+    assert found.replay_matches, "what compares ranks is in no file"
+    assert found.recorded_alerts == found.replayed_alerts
+    joined = diagnose(read_run(path))
+    assert [i.check for i in joined.issues] == [i.check for i in found.issues]
+
+
+def test_ranks_are_not_compared_where_one_file_was_asked_for(tmp_path):
+    path = two_ranks(tmp_path)
+    alone = diagnose(read_run(path, ranks=False))
+    assert "rank-silent" not in {i.check for i in alone.issues}
+    assert alone.not_run["rank-silent"] == "needs the files of several ranks, read together"
+    other = diagnose(tmp_path / "run.rank1.jsonl")
+    assert "rank-silent" in other.not_run
+    (tmp_path / "run.rank1.jsonl").unlink()
+    assert "rank-silent" in diagnose(path).not_run

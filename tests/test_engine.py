@@ -15,7 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers_checks import layout, records
-from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Selection, Severity, select
+from torchwatch.check import (
+    Category,
+    Cause,
+    Check,
+    Finding,
+    NotReady,
+    On,
+    Scope,
+    Selection,
+    Severity,
+    select,
+)
 from torchwatch.engine import Engine, health_score
 from torchwatch.history import History
 from torchwatch.records import (
@@ -568,3 +579,55 @@ def test_the_explanation_names_a_jump_of_the_learning_rate(rate, named):
         engine.feed(record)
     said = "the learning rate, which rose from 0.1 to 100 at step 150" in engine.incidents[0].explanation
     assert said is named
+
+
+# ------------------------------------------------------------------------------------------ several ranks
+
+
+def across(find: Callable[[Any], Any], **more: Any) -> Check:
+    return check("across", find, on=On.END, scope=Scope.RUN, **more)
+
+
+def test_a_check_that_compares_ranks_never_looks_live():
+    looked: list[Any] = []
+    engine = Engine(Selection((across(lambda run: looked.append(run) or []),)))
+    for record in [*records([1.0] * 60), End()]:
+        engine.feed(record)
+    engine.finish()
+    assert looked == []
+    assert engine.not_run() == {"across": "needs the files of several ranks, read together"}
+
+
+def test_comparing_ranks_adds_to_issues_incidents_and_score():
+    run: Any = object()
+    seen: list[Any] = []
+
+    def find(given: Any) -> list[Finding]:
+        seen.append(given)
+        return [Finding("rank 1 is slow", since_step=7)]
+
+    engine = Engine(Selection((across(find, severity=CRITICAL),)))
+    for record in records([1.0] * 60):
+        engine.feed(record)
+    engine.finish()
+    (alert,) = engine.compare(run)
+    assert seen == [run]
+    assert (alert.state, alert.check, alert.since_step, alert.root) == ("opened", "across", 7, True)
+    assert [i.check for i in engine.issues] == ["across"]
+    assert [i.root.check for i in engine.incidents] == ["across"]
+    assert engine.health_score() == 80
+    assert engine.not_run() == {}
+
+
+def test_comparing_ranks_may_not_be_able_to_tell_or_fail():
+    run: Any = object()
+    cases = {
+        "not ready: too short": (lambda _: NotReady("too short"), ()),
+        "switched off: KeyError: 'x'": (lambda _: {}["x"], ()),
+        "no `grad_norms`": (lambda _: [], ("grad_norms",)),
+    }
+    for reason, (find, reads) in cases.items():
+        engine = Engine(Selection((across(find, reads=reads),)))
+        engine.finish()
+        assert engine.compare(run) == []
+        assert engine.not_run() == {"across": reason}

@@ -27,6 +27,7 @@ from torchwatch.errors import ConfigError
 
 if TYPE_CHECKING:
     from torchwatch.history import History
+    from torchwatch.run import Run
 
 
 class Severity(IntEnum):
@@ -83,6 +84,18 @@ class On(Enum):
     END = "end"
 
 
+class Scope(Enum):
+    """Whose records a check looks at.
+
+    ``RANK``: those of one process, as they come; the same live and in replay. ``RUN``: the files of all ranks
+    of a distributed run, side by side, when they are read and never live (a watcher sees its own file only);
+    such a check looks once, ``On.END``.
+    """
+
+    RANK = "rank"
+    RUN = "run"
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """Something that is wrong now.
@@ -113,6 +126,7 @@ class NotReady:
 
 
 Find = Callable[["History", Any], "list[Finding] | NotReady"]
+FindInRun = Callable[["Run", Any], "list[Finding] | NotReady"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +137,8 @@ class Check:
     "activations.dead_fraction", "wait_time_s", "rss_bytes" …): when a run has none of one of them, the
     check is listed as "not run: no `<field>`". ``uses`` are optional ones. ``resolve_after`` is how many
     consecutive clean looks resolve an issue (looks of this check; a ``steps`` line counts as its number of
-    steps).
+    steps). ``find`` gets the :class:`~torchwatch.history.History`, or where ``scope`` is the run the joined
+    :class:`~torchwatch.run.Run`; ``reads`` are then looked for in rank 0's records.
     """
 
     severity: Severity
@@ -131,12 +146,13 @@ class Check:
     cause: Cause
     when: frozenset[On]
     reads: tuple[str, ...]
-    find: Find
+    find: Find | FindInRun
     limits: Any
     fix: str
     uses: tuple[str, ...] = ()
     snippet: str | None = None
     resolve_after: int = 2
+    scope: Scope = Scope.RANK
     slug: str = ""
     doc: str = ""
 

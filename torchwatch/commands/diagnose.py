@@ -9,6 +9,7 @@ import click
 
 from torchwatch.commands._shared import (
     Waiting,
+    columns_option,
     console,
     exit_code,
     fail_on_option,
@@ -42,18 +43,32 @@ if TYPE_CHECKING:
     metavar="CHECK.LIMIT=NUMBER",
     help="Use this limit, not the recorded one; may be repeated. `torchwatch explain CHECK` lists them.",
 )
+@columns_option
 @fail_on_option
 @json_option
 def command(
-    run: str, *, ignore: tuple[str, ...], limits: tuple[str, ...], fail_on: str | None, as_json: bool
+    run: str,
+    *,
+    ignore: tuple[str, ...],
+    limits: tuple[str, ...],
+    columns: dict[str, str] | None,
+    fail_on: str | None,
+    as_json: bool,
 ) -> int:
     """List everything that is or was wrong in a run, what belongs together, and what was not looked at.
 
     All checks run over the file once more, with the limits that were in force when it was recorded. Works on
-    a run that is still being written. Of a distributed run the given rank's file alone is judged.
+    a run that is still being written. Of a distributed run the given rank's file is judged; with rank 0's the
+    ranks are compared too.
+
+    RUN can be a log of another tool: Hugging Face trainer_state.json, Ultralytics results.csv, Lightning
+    metrics.csv, MAE/DeiT log.txt, detectron2 metrics.json, Keras history.csv, TensorBoard events, or any CSV
+    or JSON lines. What a log does not hold is listed as not run.
 
     \b
     Example:
+      torchwatch diagnose output/trainer_state.json
+      torchwatch diagnose log.csv --columns loss=train_loss,step=iteration
       torchwatch diagnose runs/digits.jsonl
       torchwatch diagnose runs/digits.jsonl --limit overfitting.patience=5 --fail-on critical
     """  # noqa: D301 - `\b` keeps click from filling the example
@@ -61,7 +76,9 @@ def command(
 
     waiting = Waiting()
     try:
-        found = diagnose(run, limits=parsed_limits(limits), ignore=ignore, on_record=waiting)
+        found = diagnose(
+            run, limits=parsed_limits(limits), ignore=ignore, on_record=waiting, columns=columns
+        )
     finally:
         waiting.done()
     if as_json:
@@ -125,7 +142,8 @@ def summary_lines(found: Diagnosis) -> list[Text]:
 
     head = Text(f"{'run':10}").append(printable(found.run, 200), "bold")
     head.append(f" · {printable(found.model, 80)}" if found.model else "")
-    length = f"{plural(found.steps, 'step')}, {plural(found.epochs, 'epoch')} in {duration(found.duration_s)}"
+    length = f"{plural(found.steps, 'step')}, {plural(found.epochs, 'epoch')}"
+    length += f" in {duration(found.duration_s)}" if found.duration_s else ""
     lines = [head.append(f" · {printable(found.status, 20)}: {length}")]
     if found.world > 1:
         text = (

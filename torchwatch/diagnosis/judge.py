@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torchwatch
 from torchwatch.check import Severity, select, select_known
@@ -14,13 +14,11 @@ from torchwatch.diagnosis.replay import Replay
 from torchwatch.diagnosis.result import Diagnosis, LayerHighlight
 from torchwatch.engine import COST, Engine
 from torchwatch.errors import NotARunFile
+from torchwatch.importers import ImportedReader, open_run
 from torchwatch.records import Alert, Layout, Record, RunHeader
-from torchwatch.run import rank_files
-from torchwatch.runfile import RecordReader, read_records
+from torchwatch.run import Run, rank_files, read_run
+from torchwatch.runfile import RecordReader
 from torchwatch.text import band
-
-if TYPE_CHECKING:
-    from torchwatch.run import Run
 
 
 def diagnose(
@@ -28,23 +26,29 @@ def diagnose(
     limits: Mapping[str, Mapping[str, Any]] | None = None,
     ignore: Iterable[str] = (),
     on_record: Callable[[Record], object] | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> Diagnosis:
     """Run all checks over a run, as they ran live; of a distributed run, over one rank's file.
 
+    With rank 0's file, the checks that compare ranks look at the files of all of them.
+
     Args:
-        source: path of a run file, a :class:`~torchwatch.run.Run`, or records with the header first.
+        source: path of a run file or of another tool's log (:mod:`torchwatch.importers`), a
+            :class:`~torchwatch.run.Run`, or records with the header first.
         limits: override those in the run's header, per check and limit.
         ignore: checks that are not run; given, they replace those in the header.
         on_record: called with every record once it was judged, to show how far it got.
+        columns: what is in which column of a log: ``{"loss": "train_loss", "step": "iteration"}``.
 
     Raises:
         NotARunFile: the source is missing, empty or not a run.
         NewerSchema: the file was written with a newer schema.
-        ConfigError: an unknown check or limit.
+        ConfigError: an unknown check or limit, or a column that is not there.
+        MissingExtra: the log is in a format that needs a package which is not installed.
     """
     started = time.perf_counter()
     given = (dict(limits or {}), (ignore,) if isinstance(ignore, str) else tuple(ignore))
-    records, name = _opened(source)
+    records, name = _opened(source, columns)
     header = next(records, None)
     if not isinstance(header, RunHeader):
         raise NotARunFile("the first record is not the header of a run")
@@ -55,16 +59,27 @@ def diagnose(
         if on_record is not None:
             on_record(record)
     replay.finish()
-    torn = records.torn_lines if isinstance(records, RecordReader) else 0
+    ranks = _ranks(source, name, header)
+    if ranks is not None:
+        replay.engine.compare(ranks)
+    torn = records.torn_lines if isinstance(records, (RecordReader, ImportedReader)) else 0
     return _told(replay, header, name, torn, time.perf_counter() - started, overridden=any(given))
 
 
-def _opened(source: Any) -> tuple[Iterator[Record], str | None]:
+def _opened(source: Any, columns: Mapping[str, str] | None) -> tuple[Iterator[Record], str | None]:
     """The records of a source as a stream, and its path."""
     path = source if isinstance(source, (str, Path)) else getattr(source, "path", None)
     if path is None:
         return iter(source), None
-    return read_records(path), str(path)
+    return open_run(path, columns), str(path)
+
+
+def _ranks(source: Any, path: str | None, header: RunHeader) -> Run | None:
+    """The files of all ranks as one run; None where there are not several, or only one was asked for."""
+    if header.world < 2 or header.rank != 0 or path is None:
+        return None
+    run = source if isinstance(source, Run) else read_run(path)
+    return run if len(run.ranks) > 1 else None
 
 
 def _engine(header: RunHeader, limits: dict[str, Mapping[str, Any]], ignore: tuple[str, ...]) -> Engine:

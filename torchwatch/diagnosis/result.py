@@ -55,7 +55,8 @@ class Diagnosis:
         torn_lines: lines that could not be read.
         rank: rank of the process whose file was judged.
         world: number of ranks of the run.
-        rank_files: how many ranks have a file; only the one of ``rank`` was judged, as it was live.
+        rank_files: how many ranks have a file; the one of ``rank`` was judged, as it was live, and where that
+            is 0 the ranks were compared.
         wall_s: how long the diagnosis took (seconds).
         steps_per_s: how fast it was (steps per second).
     """

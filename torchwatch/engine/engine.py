@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from torchwatch.check import Check, Finding, NotReady, On, Selection, Severity, select_known
+from torchwatch.check import Check, Finding, NotReady, On, Scope, Selection, Severity, select_known
 from torchwatch.engine.context import learning_rate_rise
 from torchwatch.engine.incidents import Incident, Incidents
 from torchwatch.engine.issues import Issue
@@ -30,6 +30,8 @@ from torchwatch.records import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from torchwatch.run import Run
 
 _EVENTS: Mapping[type[Record], On] = MappingProxyType(
     {
@@ -60,7 +62,9 @@ class Engine:
         self.failed: dict[str, str] = {}
         self.skipped: tuple[str, ...] = ()
         self._selection = selection
-        self._by_event = {on: [c for c in selection.checks if on in c.when] for on in On}
+        self._by_event = {
+            on: [c for c in selection.checks if on in c.when and c.scope is Scope.RANK] for on in On
+        }
         self._issues: dict[str, dict[str | None, Issue]] = {}
         self._incidents = Incidents()
         self._moved: list[Issue] = []
@@ -102,6 +106,15 @@ class Engine:
         self._finished = True
         return self._look_at(On.END, looks=1)
 
+    def compare(self, run: Run) -> list[Alert]:
+        """The pass over the files of several ranks, after :meth:`finish`; never live.
+
+        Args:
+            run: rank 0's run, joined with the others; this engine was fed rank 0's records.
+        """
+        across = [c for c in self._selection.checks if c.scope is Scope.RUN]
+        return self._look(across, run, looks=1)
+
     @property
     def issues(self) -> list[Alert]:
         """Every issue as it stands, at its worst severity: worst first, then by onset."""
@@ -138,6 +151,8 @@ class Engine:
             return None
         if check.slug in self._not_ready:
             return f"not ready: {self._not_ready[check.slug]}"
+        if check.scope is Scope.RUN:
+            return "needs the files of several ranks, read together"
         return "no " + " or ".join(sorted(f"`{on.value}`" for on in check.when)) + " record"
 
     def _start(self, header: RunHeader) -> None:
@@ -147,22 +162,25 @@ class Engine:
             self.history.add(header)
 
     def _look_at(self, on: On, looks: int) -> list[Alert]:
-        for check in self._by_event[on]:
-            findings = self._find(check)
+        return self._look(self._by_event[on], self.history, looks)
+
+    def _look(self, checks: Iterable[Check], seen: History | Run, looks: int) -> list[Alert]:
+        for check in checks:
+            findings = self._find(check, seen)
             if findings is not None:
                 self._judge(check, findings, looks)
         if self._moved:
             self._regroup()
         return self._lines()
 
-    def _find(self, check: Check) -> list[Finding] | None:
-        """What the check says; None where it cannot tell or is off."""
+    def _find(self, check: Check, seen: Any) -> list[Finding] | None:
+        """What the check says of what it sees; None where it cannot tell or is off."""
         slug = check.slug
         if slug in self.failed or not self._has_all(check):
             return None
         try:
             with np.errstate(all="ignore"):
-                found = check.find(self.history, check.limits)
+                found = check.find(seen, check.limits)
         except Exception as error:  # noqa: BLE001 - a broken check must not end a training run
             self.failed[slug] = f"{type(error).__name__}: {error}"
             return None
