@@ -31,6 +31,24 @@ def run_argument(function: F) -> F:
     return click.argument("run", metavar="RUN")(function)
 
 
+def columns_option(function: F) -> F:
+    """``--columns``: what is in which column of an imported log."""
+    return click.option(
+        "--columns",
+        metavar="WHAT=COLUMN,…",
+        callback=lambda _context, _option, text: _parsed_columns(text),
+        help="Of a log in CSV, JSON lines or TensorBoard events: loss=train_loss,step=iteration.",
+    )(function)
+
+
+def _parsed_columns(text: str | None) -> dict[str, str] | None:
+    if text is None:
+        return None
+    from torchwatch.importers.columns import parse_columns
+
+    return parse_columns(text)
+
+
 def json_option(function: F) -> F:
     """``--json``: data for programs instead of text for people."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")(function)

@@ -76,9 +76,7 @@ def command(
 
     waiting = Waiting()
     try:
-        found = diagnose(
-            run, limits=parsed_limits(limits), ignore=ignore, on_record=waiting, columns=columns
-        )
+        found = diagnose(run, limits=parsed_limits(limits), ignore=ignore, on_record=waiting, columns=columns)
     finally:
         waiting.done()
     if as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from torchwatch.commands._shared import Waiting, json_option, print_json_text, run_argument
+from torchwatch.commands._shared import Waiting, columns_option, json_option, print_json_text, run_argument
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,13 +26,14 @@ _PATIENCE_S = 2.0
     type=click.Path(path_type=Path),
     help="Where to write the report [default: RUN without its suffix].",
 )
+@columns_option
 @json_option
-def command(run: str, *, out: Path | None, as_json: bool) -> None:
+def command(run: str, *, out: Path | None, columns: dict[str, str] | None, as_json: bool) -> None:
     """Write the report of a run: what went wrong and since when, with plots.
 
     Writes report.html (one file that needs nothing else), report.md, report.json and the plots as PNG, and
     prints their paths. It reads the run file alone; what only the model and data could show is listed in the
-    report as not examined.
+    report as not examined. RUN can be a log of another tool, as for `torchwatch diagnose`.
 
     \b
     Example:
@@ -42,7 +43,7 @@ def command(run: str, *, out: Path | None, as_json: bool) -> None:
     from torchwatch.report.write import default_directory, write_report
 
     say = _said_when_slow(time.monotonic)
-    report = _read(run)
+    report = _read(run, columns)
     paths = write_report(report, out if out is not None else default_directory(Path(run)), say)
     if as_json:
         print_json_text(render(report))
@@ -51,12 +52,12 @@ def command(run: str, *, out: Path | None, as_json: bool) -> None:
         click.echo(str(path))
 
 
-def _read(run: str) -> Report:
+def _read(run: str, columns: dict[str, str] | None) -> Report:
     from torchwatch.report.report import build_report
 
     waiting = Waiting()
     try:
-        return build_report(run, waiting)
+        return build_report(run, waiting, columns)
     finally:
         waiting.done()
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torchwatch.diagnosis import Diagnosis, diagnose
+from torchwatch.importers import open_run
 from torchwatch.report.collect import Collected, Collector
 from torchwatch.report.marks import Mark, Span
 from torchwatch.report.severity import rank, worst_of
 from torchwatch.report.verdict import Verdict, judge
-from torchwatch.runfile import read_records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -59,27 +59,34 @@ class Report:
         return header.name or header.model or self.path.name
 
 
-def build_report(path: str | Path, on_record: Callable[[Record], object] = lambda _: None) -> Report:
+def build_report(
+    path: str | Path,
+    on_record: Callable[[Record], object] = lambda _: None,
+    columns: Mapping[str, str] | None = None,
+) -> Report:
     """Diagnose a run file and collect all that its report shows: one pass, in bounded memory.
 
     Args:
-        path: a run file, gzipped or not.
+        path: a run file, or another tool's log; gzipped or not.
         on_record: called with every record after the header, to show how far it got.
+        columns: what is in which column of a log, as in :func:`torchwatch.diagnose`.
 
     Raises:
         NotARunFile: the file is missing, empty or not a run.
         NewerSchema: it was written with a newer schema.
+        ConfigError: ``columns`` names a column that is not there.
+        MissingExtra: the log is in a format that needs a package which is not installed.
     """
     path = Path(path)
     collector = Collector()
-    with read_records(path) as reader:
+    with open_run(path, columns) as reader:
         collector.add(next(reader))
 
     def take(record: Record) -> None:
         collector.add(record)
         on_record(record)
 
-    diagnosis = diagnose(path, on_record=take)
+    diagnosis = diagnose(path, on_record=take, columns=columns)
     found = collector.finish()
     return Report(
         path=path,

@@ -85,6 +85,7 @@ def _ended(found: Collected) -> str:
         )
     words = {
         "finished": f"Finished after {span}.",
+        "imported": f"A log of {counted(found.steps, 'row')}; how the training ended, it does not say.",
         "interrupted": f"Interrupted by the user after {span}.",
         "crashed": f"Crashed after {span}: {end.error or 'the file does not say with what error'}",
     }
