@@ -32,19 +32,27 @@ class IntervalBuilder:
     def __init__(self, interval_steps: int = 200) -> None:
         self.interval_steps = interval_steps
         self._pieces: list[Step | Steps] = []
-        self._count = 0
+        self._count = self._usual = 0
         self._index = 0
         self._opened_s = self._last_s = 0.0
         self._epoch = _Epoch()
         self._epoch_opened_s = 0.0
 
     @property
+    def full(self) -> bool:
+        """Whether the interval is to be closed."""
+        if self._count < self.interval_steps:
+            return False
+        return self._index < _SHORT_INTERVALS or self._last_s - self._opened_s >= _SHORTEST_S
+
+    @property
     def room(self) -> int:
-        """Steps until the interval is full, at least 1 as long as it is not."""
-        left = self.interval_steps - self._count
-        if self._index < _SHORT_INTERVALS or left > 0:
-            return left
-        return 0 if self._last_s - self._opened_s >= _SHORTEST_S else self.interval_steps
+        """How many steps a line may bring, at least 1: until there are as many as in the interval before.
+
+        A line that is cut costs a pass of the checks more.
+        """
+        left = max(self.interval_steps, self._usual) - self._count
+        return left if left > 0 else self.interval_steps
 
     @property
     def empty(self) -> bool:
@@ -72,6 +80,7 @@ class IntervalBuilder:
         """
         pieces, self._pieces = self._pieces, []
         count, self._count = self._count, 0
+        self._usual = count if self._index >= _SHORT_INTERVALS else 0
         taken = _Taken(pieces)
         losses, _ = taken.numbers("loss")
         busy, wait, samples = taken.total("step_time_s"), taken.total("wait_time_s"), taken.total("samples")

@@ -71,6 +71,7 @@ class Session:
             _call_back_weakly(weakref.ref(self)),
             wanted.scaler,
         )
+        self._clock, self._lane = self.attachment.clock, self.attachment.lane
         self.recorder = Recorder(
             writer,
             describe(model, wanted.selection, config, wanted.name or writer.path.stem, **_told(wanted)),
@@ -109,13 +110,17 @@ class Session:
 
     def log(self, values: Mapping[str, Any]) -> None:
         """Sort values into the step's and the evaluation's."""
-        lane = self.attachment.steps.lane
-        started = self.attachment.clock()
-        if lane.busy and self._plain_names.issuperset(values):
-            with self._guard("log"):
+        clock, lane = self._clock, self._lane
+        started = clock()
+        if self._plain_names.issuperset(values):
+            try:
                 if lane.log(values):
-                    lane.watch_s += self.attachment.clock() - started
+                    lane.watch_s += clock() - started
                     return
+            except Exception as error:  # noqa: BLE001 - what the guard's context does, on a hot path
+                self._guard.failed("log", error)
+        if not self.attachment.here:
+            return
         with self._guard("log"), torch.no_grad():
             evaluated = {k: v for k, v in values.items() if is_evaluation(k)}
             self._log_step({k: v for k, v in values.items() if k not in evaluated})
@@ -123,7 +128,7 @@ class Session:
                 self.attachment.steps.close()
                 self._mark("eval", self._usable(evaluated))
                 self.attachment.steps.restart_clock()
-        self.attachment.steps.spent(self.attachment.clock() - started)
+        self.attachment.steps.spent(clock() - started)
 
     def _log_step(self, values: Mapping[str, Any]) -> None:
         if not values:

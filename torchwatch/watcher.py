@@ -150,9 +150,10 @@ class Watcher:
         Raises:
             WatcherClosed: outside of the ``with`` block.
         """
-        session = self._open()
-        if session.attachment.here:
-            session.log(values)
+        session = self._session
+        if session is None or self._closed:
+            session = self._open()
+        session.log(values)
 
     def step(self, loss: Any = None, samples: int | None = None) -> None:
         """End the current step, for loops without an optimizer object; elsewhere it confirms the boundary.

@@ -156,13 +156,13 @@ def test_a_named_boundary_ends_lanes_for_good(tmp_path) -> None:
 
 
 def test_the_newest_step_stays_when_a_block_is_handed_over() -> None:
-    lane = Lane(flush_s=0.1)
+    lane = Lane(flush_s=0.1)  # 2.5 times that
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
     lane.enter(optimizer, 11, 1000, 0, 1.0)
     for number in range(1, 5):
-        assert not lane.stepped(1.0 + 0.03 * number)
+        assert lane.stepped(1.0 + 0.07 * number) == (number == 4)
         lane.put_at_last({"loss": float(number)})
-        assert lane.full() == (number == 4)
+        assert not lane.ended
     block = lane.hand_over()
     assert block is not None
     assert (block.first, len(block.ends), block.values()) == (11, 3, [1.0, 2.0, 3.0])
@@ -179,7 +179,7 @@ def test_the_step_before_the_due_one_ends_the_lane() -> None:
     lane = Lane(flush_s=0.1)
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
     lane.enter(optimizer, 5, 8, 0, 0.0)
-    assert [lane.stepped(t) for t in (0.1, 0.2, 0.3)] == [False, False, True]
+    assert [(lane.stepped(t), lane.ended) for t in (0.1, 0.2, 0.3)] == [(False, False)] * 2 + [(True, True)]
     assert lane.last == 7
 
 

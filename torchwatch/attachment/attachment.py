@@ -92,6 +92,7 @@ class Attachment:
         self.steps = StepBuilder(
             _weakly(self.planned), crew.loss, self.probes, guard, _weakly(self._emit), clock, config.flush_s
         )
+        self.lane = self.steps.lane
         self._plan = unmeasured(0)
         self._emit_item = emit
         self._scaler = scaler
@@ -383,20 +384,26 @@ class Attachment:
 
     def lane_stepped(self) -> None:
         """The optimizer has made a plain step."""
-        steps, lane = self.steps, self.steps.lane
+        steps, lane = self.steps, self.lane
         now = steps.now()
         try:
             if lane.stepped(now) or self.schedule.zoom_requested:
-                lane.stop()
-                self._arm(lane.last + 1)
-            elif lane.full():
-                block = lane.hand_over()
-                if block is not None:
-                    steps.hand_over(block)
+                self._lane_turns()
         except Exception as error:  # noqa: BLE001 - our failures stay ours
             self._lanes = False
             self.guard.failed("lane", error)
         lane.watch_s += steps.now() - now
+
+    def _lane_turns(self) -> None:
+        """The next step is not plain any more, or the recorder is to have what there is."""
+        lane = self.lane
+        if lane.ended or self.schedule.zoom_requested:
+            lane.stop()
+            self._arm(lane.last + 1)
+            return
+        block = lane.hand_over()
+        if block is not None:
+            self.steps.hand_over(block)
 
     def after_step(self, optimizer: torch.optim.Optimizer, *, closure: bool) -> None:
         """An outermost optimizer has stepped. With a closure, the gradients were made inside of it."""

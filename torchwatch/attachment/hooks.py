@@ -199,10 +199,14 @@ def before_hook(reference: Reference) -> Callable[..., None]:
     """For every optimizer of the process, before it steps."""
 
     def hook(optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if _plain(reference, optimizer, args, kwargs) is not None:
+        if torch.compiler.is_compiling():
             return
-        me = _stepping(reference)
-        if me is not None:
+        me = reference()
+        if me is None or not me.here:
+            return
+        lane = me.lane
+        lane.stepping = lane.serves(optimizer) and not _has_closure(args, kwargs)
+        if not lane.stepping and _torch.optimizer_depth() <= 1:
             with _Timed(me, "step"):
                 me.before_step(optimizer, closure=_has_closure(args, kwargs))
 
@@ -213,38 +217,21 @@ def after_hook(reference: Reference) -> Callable[..., None]:
     """For every optimizer of the process, after it stepped."""
 
     def hook(optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        me = _plain(reference, optimizer, args, kwargs)
-        if me is not None:
-            me.lane_stepped()
-            me.at_boundary()
+        if torch.compiler.is_compiling():
             return
-        me = _stepping(reference)
-        if me is not None:
+        me = reference()
+        if me is None:
+            return
+        if me.lane.stepping:  # the hook before the step has looked at everything
+            me.lane_stepped()
+        elif not me.here or _torch.optimizer_depth() > 1:
+            return
+        else:
             with _Timed(me, "step"):
                 me.after_step(optimizer, closure=_has_closure(args, kwargs))
-            me.at_boundary()  # the host's own callback: what it raises passes
+        me.at_boundary()  # the host's own callback: what it raises passes
 
     return hook
-
-
-def _plain(
-    reference: Reference, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Attachment | None:
-    """The attachment, if this is one of its fast lane's steps: then nothing is to be measured."""
-    if torch.compiler.is_compiling():
-        return None
-    me = reference()
-    if me is None or not me.steps.lane.serves(optimizer) or not me.here:
-        return None
-    return None if (kwargs or len(args) > 1) and _has_closure(args, kwargs) else me
-
-
-def _stepping(reference: Reference) -> Attachment | None:
-    """The attachment, if this is an outermost step of its process."""
-    if torch.compiler.is_compiling():
-        return None
-    me = reference()
-    return me if me is not None and me.here and _torch.optimizer_depth() <= 1 else None
 
 
 def _has_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from torchwatch.codec import Values, significant
 from torchwatch.intervals import tidy
 from torchwatch.probe import Block
 from torchwatch.recorder.items import keeps_columns, without_columns
 from torchwatch.records import STEP_SCALARS, Step, StepColumns, Steps, as_list, batch, rounded_line
 
+_DIGITS = 9
 _LISTED = tuple(n for n in STEP_SCALARS if n not in ("step", "metrics"))
 
 
@@ -30,7 +32,8 @@ def line_of(block: Block) -> Steps:
     loss = logged.pop("loss", None)
     if loss is not None:
         fields["loss"] = loss
-        fields["loss_source"] = [None if v is None else "log" for v in loss]
+        whole = isinstance(loss, np.ndarray)
+        fields["loss_source"] = ["log"] * count if whole else [None if v is None else "log" for v in loss]
     if logged:
         fields["metrics"] = logged
     if block.fetched:
@@ -110,14 +113,24 @@ def _rates(block: Block, count: int) -> list[list[float] | None]:
     return rates
 
 
-def _logged(block: Block, count: int) -> dict[str, list[float | None]]:
-    values = block.values()
-    sums: dict[str, tuple[list[float], list[int]]] = {}
-    for (at, name, _), value in zip(block.logged, values, strict=True):
-        totals, times = sums.setdefault(name, ([0.0] * count, [0] * count))
-        totals[at] += value
-        times[at] += 1
-    return {
-        name: [tidy(t / n) if n else None for t, n in zip(totals, times, strict=True)]
-        for name, (totals, times) in sums.items()
-    }
+def _logged(block: Block, count: int) -> dict[str, Values | list[float | None]]:
+    """By name an entry per step, the mean of what was logged in it; an array where each step has one."""
+    places: dict[str, list[int]] = {}
+    numbers: dict[str, list[float]] = {}
+    for (at, name, _), value in zip(block.logged, block.values(), strict=True):
+        if name not in places:
+            places[name], numbers[name] = [], []
+        places[name].append(at)
+        numbers[name].append(value)
+    return {name: _means(places[name], np.array(numbers[name]), count) for name in places}
+
+
+def _means(places: list[int], values: Values, count: int) -> Values | list[float | None]:
+    if len(places) == count and places[0] == 0 and places == list(range(count)):
+        return significant(values, _DIGITS)
+    times = np.bincount(places, minlength=count)
+    with np.errstate(invalid="ignore"):
+        means = significant(np.bincount(places, values, count) / times, _DIGITS)
+    if times.all():
+        return means
+    return [mean if n else None for mean, n in zip(means.tolist(), times.tolist(), strict=True)]

@@ -262,7 +262,7 @@ class Recorder:
         self._tell_budget(pieces, time.thread_time() - started)
         if self._totals.without_loss >= _HINT_STEPS:
             self._say("loss", _UNSEEN.format(steps=_HINT_STEPS))
-        if self._intervals.room <= 0:
+        if self._intervals.full:
             self._close_interval("steps", last_s)
 
     def _tell_budget(self, pieces: list[Step | Steps], seconds: float) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from torchwatch.check import Severity
+from torchwatch.codec import Values
 from torchwatch.intervals import tidy
 from torchwatch.records import Alert, End, Step, Steps
 
@@ -43,15 +46,15 @@ class Totals:
     def add_all(self, line: Steps) -> None:
         """Take in a whole line: the same as its steps one by one."""
         self.step = int(line.step[-1])
-        self.step_s = next(iter(_known(line.time_s)[-1:]), 0.0)
+        self.step_s = next(iter(_known(line.time_s)[-1:].tolist()), 0.0)
         count = len(line.step)
         self.steps += count
         known = _known(line.samples)
         if self._samples is not None:
-            self._samples = self._samples + int(sum(known)) if len(known) == count else None
-        self._busy_s += sum(_known(line.step_time_s))
-        self.watch_s += sum(_known(line.watch_time_s))
-        losses = [None] * count if line.loss is None else list(line.loss)
+            self._samples = self._samples + int(known.sum()) if len(known) == count else None
+        self._busy_s += float(_known(line.step_time_s).sum())
+        self.watch_s += float(_known(line.watch_time_s).sum())
+        losses = [None] * count if line.loss is None else line.loss
         last = next((at for at in range(count - 1, -1, -1) if losses[at] is not None), None)
         self.without_loss = self.without_loss + count if last is None else count - 1 - last
 
@@ -86,8 +89,10 @@ class Totals:
         )
 
 
-def _known(values: Iterable[Any] | None) -> list[float]:
-    return [] if values is None else [float(v) for v in values if v is not None]
+def _known(values: Any) -> Values:
+    if isinstance(values, np.ndarray):
+        return values
+    return np.array([v for v in values or () if v is not None], np.float64)
 
 
 def _at_worst(alerts: Iterable[Alert]) -> dict[str, int]:
