@@ -21,15 +21,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
-from torchwatch.checks.loss._curves import Curve, curve, has_signs, most_fallen, plays_against_itself
+from torchwatch.checks.loss._curves import Curve, most_fallen, plays_against_itself
+from torchwatch.checks.loss._roughness import Roughness, roughness
 from torchwatch.history import History
-from torchwatch.statistics import step_noise
 from torchwatch.text import number, percent
-
-_LEAST_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -53,38 +49,25 @@ class Limits:
 
 def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     """One finding while the last interval is noisy."""
-    losses = curve(history)
-    if not losses.mean.size:
-        return NotReady("no interval with a loss yet")
-    first_step, last_step = int(losses.first_step[-1]), int(losses.last_step[-1])
-    if limits.warm_up and (losses.mean.size < 2 or first_step <= history.warm_up_end()):
-        return NotReady("needs an interval after the first and after warm-up")
-    steps, values = history.series("loss")
-    inside = values[(steps >= first_step) & (steps <= last_step)]
-    inside = inside[np.isfinite(inside)]
-    if inside.size < _LEAST_STEPS:
-        return NotReady(f"needs {_LEAST_STEPS} steps with a loss in an interval, {inside.size} seen")
-    mean, first = float(losses.mean[-1]), float(losses.mean[0])
-    if mean <= 0 or has_signs(history):
+    rough = roughness(history, warm_up=bool(limits.warm_up))
+    if rough is None:
         return []
-    level = max(mean, limits.first_floor * first)
-    noise = step_noise(inside)
-    if noise <= limits.ratio * level:
-        return []
-    return [_finding(history, losses, noise, level, limits)]
+    if isinstance(rough, NotReady):
+        return rough
+    level = max(rough.mean, limits.first_floor * rough.first)
+    return [_finding(history, rough, level, limits)] if rough.sigma > limits.ratio * level else []
 
 
-def _finding(history: History, losses: Curve, noise: float, level: float, limits: Limits) -> Finding:
-    mean, first = float(losses.mean[-1]), float(losses.mean[0])
-    stuck = _is_stuck(losses, limits) and not plays_against_itself(history)
+def _finding(history: History, rough: Roughness, level: float, limits: Limits) -> Finding:
+    stuck = _is_stuck(rough.losses, limits) and not plays_against_itself(history)
     return Finding(
-        title=f"Loss varies by {percent(noise / level)} of its level from step to step",
-        since_step=int(losses.first_step[-1]),
-        detail=f"Step-to-step scatter {number(noise)}, mean {number(mean)}; first interval {number(first)}."
-        + (" The loss has also stopped improving." if stuck else ""),
+        title=f"Loss varies by {percent(rough.sigma / level)} of its level from step to step",
+        since_step=rough.since,
+        detail=f"Step-to-step scatter {number(rough.sigma)}, mean {number(rough.mean)}; "
+        f"first interval {number(rough.first)}." + (" The loss has also stopped improving." if stuck else ""),
         severity=Severity.WARNING if stuck else Severity.INFO,
         metric="loss",
-        value=noise / level,
+        value=rough.sigma / level,
         threshold=limits.ratio,
     )
 
