@@ -36,6 +36,7 @@ class Roles:
 
     ``loss`` names the training loss, ``epoch_loss`` its twin that means a whole epoch; ``evals`` maps columns
     to metrics of the evaluation; ``components`` are further losses where there is no total.
+    ``epoch_is_done``: the epoch counts what is done, so that 1 is the end of the first.
     """
 
     loss: str | None = None
@@ -45,6 +46,7 @@ class Roles:
     time: str | None = None
     grad_norm: str | None = None
     lr: tuple[str, ...] = ()
+    epoch_is_done: bool = False
     evals: Mapping[str, str] = field(default_factory=dict)
     components: tuple[str, ...] = ()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,9 @@ from torchwatch.records import End, Epoch, Eval, Interval, Note, Record, RunHead
 
 INTERVAL_STEPS = 200
 """Steps of an interval, as in a watched run."""
+
+LEAST_ROWS = 10
+"""Rows of an interval where the log is long enough: a mean of fewer says little."""
 
 _LEAST_INTERVALS = 20
 _EPOCH_LIMITS = {"no-learning": {"steps": 10, "warm_up": 0}}
@@ -41,13 +46,13 @@ def records_of(log: Log) -> Iterator[Record]:
     """Everything after the header.
 
     A point with a loss becomes a ``step``, one with metrics of an evaluation an ``eval``. Intervals close at
-    the end of an epoch, or after 200 steps, or a twentieth of a log that is shorter than 20 such. A row
-    stands for the steps since the row before, so an interval's ``first_step`` follows the last of the one
+    the end of an epoch, after 200 steps or ten rows if that is more, or after a twentieth of a short log. A
+    row stands for the steps since the row before, so an interval's ``first_step`` follows the last of the one
     before, while ``steps`` counts rows: the scatter of the loss is that of rows.
     """
     for message in (_about(log), *log.notes):
         yield Note(topic="import", message=message)
-    composer = _Composer(_interval_steps(log), _first_step(log))
+    composer = _Composer(log)
     for index, point in enumerate(log.points):
         following = log.points[index + 1] if index + 1 < len(log.points) else None
         yield from composer.take(point, following)
@@ -63,10 +68,10 @@ def _about(log: Log) -> str:
 class _Composer:
     """Puts records in the order of a run file."""
 
-    def __init__(self, interval_steps: int, first_step: int) -> None:
-        self._length = interval_steps
+    def __init__(self, log: Log) -> None:
+        self._closings = _closings(log.points, _interval_steps(log))
         self._builder = IntervalBuilder()
-        self._first_step = first_step
+        self._first_step = _first_step(log)
         self._rate: list[float] | None = None
         self._epoch_evals: dict[str, float | None] = {}
         self._steps = self._in_epoch = self._epochs = self._last = 0
@@ -76,21 +81,16 @@ class _Composer:
         """The records of one point; the one after it tells whether its epoch ends here."""
         self._time_s = max(self._time_s, point.time_s or 0.0)
         self._rate = point.lr or self._rate
-        ends_epoch = point.epoch is not None and (following is None or following.epoch != point.epoch)
         if point.loss is not None:
-            self._steps += 1
-            self._in_epoch += 1
-            self._last = point.step
             step = self._step(point)
             self._builder.add(step)
             yield step
-        full = self._last - self._first_step + 1 >= self._length
-        if not self._builder.empty and (full or ends_epoch or following is None):
-            closed_by = "epoch" if ends_epoch else "steps" if full else "end"
-            yield self._interval(closed_by)
+        if point.step in self._closings and not self._builder.empty:
+            yield self._interval(self._closings[point.step])
         if point.evals:
             self._epoch_evals |= point.evals
             yield Eval(point.step, point.epoch, self._time_s, _rounded(point.evals))
+        ends_epoch = following is None or following.epoch != point.epoch
         if ends_epoch and point.epoch is not None and self._in_epoch:
             yield self._epoch(point.epoch)
 
@@ -99,6 +99,9 @@ class _Composer:
         return {"step": self._last, "steps": self._steps, "epochs": self._epochs, "time_s": self._time_s}
 
     def _step(self, point: Point) -> Step:
+        self._steps += 1
+        self._in_epoch += 1
+        self._last = point.step
         return Step(
             step=point.step,
             epoch=point.epoch,
@@ -112,10 +115,12 @@ class _Composer:
         )
 
     def _interval(self, closed_by: str) -> Interval:
+        """The interval of the rows since the last one; what one row scatters by is not known."""
         closed = self._builder.close(closed_by, self._time_s)
-        closed = dataclasses.replace(closed, first_step=min(self._first_step, closed.first_step))
+        first_step = min(self._first_step, closed.first_step)
         self._first_step = closed.last_step + 1
-        return dataclasses.replace(closed, watch_share=None)
+        std = closed.loss_std if closed.steps > 1 else None
+        return dataclasses.replace(closed, first_step=first_step, loss_std=std, watch_share=None)
 
     def _epoch(self, epoch: int) -> Epoch:
         evals, self._epoch_evals = self._epoch_evals, {}
@@ -124,13 +129,46 @@ class _Composer:
         return self._builder.close_epoch(epoch, self._last, self._time_s, evals)
 
 
+def _closings(points: list[Point], length: int) -> dict[int, str]:
+    """The steps at which an interval closes, and by what.
+
+    What is left of an epoch goes to the interval before where it is less than half as many rows: one odd row
+    alone would be a level of its own.
+    """
+    closings: dict[int, str] = {}
+    trained = [p for p in points if p.loss is not None]
+    for _, group in itertools.groupby(trained, key=lambda p: p.epoch):
+        epoch = list(group)
+        ends = _ends([p.step for p in epoch], length)
+        closings |= dict.fromkeys((epoch[e].step for e in ends), "steps")
+        closings[epoch[-1].step] = "epoch" if epoch[-1].epoch is not None else "end"
+    return closings
+
+
+def _ends(steps: list[int], length: int) -> list[int]:
+    """Places of the last rows of the intervals within an epoch, its own last row always among them."""
+    ends: list[int] = []
+    begin = steps[0]
+    for place, following in enumerate(steps[1:]):
+        if following - begin >= length:
+            ends.append(place)
+            begin = following
+    ends.append(len(steps) - 1)
+    if len(ends) > 1:
+        before = ends[-2] - (ends[-3] if len(ends) > 2 else -1)
+        if 2 * (ends[-1] - ends[-2]) < before:
+            del ends[-2]
+    return ends
+
+
 def _interval_steps(log: Log) -> int:
-    """Steps of an interval: 200, or fewer so that a short log still has twenty; 1 where steps are epochs."""
-    if log.unit == "epoch":
-        return 1
+    """Steps of an interval: 200 or ten rows, but so few that a short log still has twenty intervals."""
     steps = [p.step for p in log.points if p.loss is not None]
-    span = steps[-1] - _first_step(log) + 1 if steps else 0
-    return max(1, min(INTERVAL_STEPS, span // _LEAST_INTERVALS))
+    if log.unit == "epoch" or len(steps) < 2:
+        return 1
+    span = steps[-1] - _first_step(log) + 1
+    rows = math.ceil(LEAST_ROWS * span / len(steps))
+    return max(1, min(max(INTERVAL_STEPS, rows), span // _LEAST_INTERVALS))
 
 
 def _first_step(log: Log) -> int:

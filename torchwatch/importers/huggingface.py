@@ -40,6 +40,7 @@ def read(source: Source, columns: Mapping[str, str] | None) -> Log:
         loss="loss",
         step="step" if "step" in counts else None,
         epoch="epoch" if "epoch" in counts else None,
+        epoch_is_done=True,
         grad_norm="grad_norm" if "grad_norm" in counts else None,
         lr=tuple(n for n in ("learning_rate", "lr") if n in counts)[:1],
         evals={n: n for n in counts if n.startswith(("eval_", "test_"))},

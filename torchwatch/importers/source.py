@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import json
 import math
+import re
 import zlib
 from functools import cached_property
 from pathlib import Path
@@ -62,19 +62,23 @@ class Source:
     @cached_property
     def first_line(self) -> str:
         """The first line that is not blank, without its end; "" where there is no text."""
-        text = _decoded(self.head)
-        return next((line.strip() for line in text.splitlines() if line.strip()), "")
+        return next((line.strip() for line in _lines(self.head)), "")
 
     @cached_property
     def lines(self) -> list[str]:
         """All lines that are not blank, whatever ends them."""
-        return [line for line in _decoded(self.content).splitlines() if line.strip()]
+        return _lines(self.content)
+
+    @cached_property
+    def delimiter(self) -> str:
+        """What separates the cells of a CSV file: a comma, a semicolon or a tab."""
+        return max(",;\t", key=self.first_line.count)
 
     @cached_property
     def header(self) -> tuple[str, ...]:
         """The first line as names of CSV columns, stripped; empty unless there are two or more, all words."""
         try:
-            names = next(csv.reader([self.first_line]), [])
+            names = next(csv.reader([self.first_line], delimiter=self.delimiter), [])
         except csv.Error:
             return ()
         names = [name.strip() for name in names]
@@ -100,7 +104,7 @@ class Source:
         csv.field_size_limit(_FIELD)
         rows: list[Row] = []
         try:
-            for cells in list(csv.reader(io.StringIO("\n".join(self.lines))))[1:]:
+            for cells in list(csv.reader(self.lines, delimiter=self.delimiter))[1:]:
                 if len(cells) == len(self.header):
                     rows.append(as_row(zip(self.header, cells, strict=True)))
                 elif [c.strip() for c in cells] != list(self.header):
@@ -190,6 +194,10 @@ def _what_is_whole(file: gzip.GzipFile, most: int) -> bytes:
     except (OSError, EOFError, zlib.error):
         pass
     return b"".join(parts)
+
+
+def _lines(content: bytes) -> list[str]:
+    return [line for line in re.split(r"\r\n|\n|\r", _decoded(content)) if line.strip()]
 
 
 def _decoded(content: bytes) -> str:

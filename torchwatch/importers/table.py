@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
 from torchwatch.errors import NotARunFile
 from torchwatch.importers.columns import Roles, count_numbers, given, guess
-from torchwatch.importers.log import Log, Points
+from torchwatch.importers.log import Log, Point, Points
 from torchwatch.importers.source import Row, Source, number
 from torchwatch.records import KINDS
 from torchwatch.text import printable
@@ -55,13 +56,15 @@ def log_of(
     if known.epoch_loss:
         _add_lost_epochs(points, rows, known, number_of)
     notes = points.notes()
+    finished = points.sorted()
+    notes += _resumes(finished)
     if known.components:
         others = ", ".join(printable(n, 40) for n in known.components[:5])
         notes.append(
             f"No column is the total loss: {printable(known.loss, 60)} was judged, not {others}; "
             "--columns loss=… chooses another."
         )
-    return Log(name, number_of.unit, points.sorted(), notes)
+    return Log(name, number_of.unit, finished, notes)
 
 
 def add_row(points: Points, row: Row, roles: Roles, step: int | None, epoch: int | None) -> None:
@@ -97,7 +100,7 @@ class _Numbering:
         self._roles = roles
         self.unit = "step" if roles.step else "epoch" if roles.epoch else "row"
         epochs = [v for r in rows if roles.epoch and (v := _whole_or_part(r.get(roles.epoch))) is not None]
-        self._parts = any(v != math.floor(v) for v in epochs)
+        self._parts = roles.epoch_is_done or any(v != math.floor(v) for v in epochs)
         self._first = 0 if not epochs or min(epochs) < 1 else 1
 
     def step(self, index: int, row: Row) -> int | None:
@@ -116,6 +119,13 @@ class _Numbering:
         if self._parts:  # epoch 1.0 is the end of the first
             return max(0, math.ceil(value - 1e-6) - 1)
         return int(value) - self._first
+
+
+def _resumes(points: Sequence[Point]) -> list[str]:
+    """Where the epoch goes back while the steps go on."""
+    known = [p for p in points if p.epoch is not None]
+    back = [q.step for p, q in itertools.pairwise(known) if (q.epoch or 0) < (p.epoch or 0)]
+    return [f"The epoch goes back at step {step}: the training was resumed there." for step in back[:3]]
 
 
 def _whole_or_part(value: object) -> float | None:
