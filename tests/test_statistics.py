@@ -141,6 +141,13 @@ def test_scatter_of_an_odd_number_of_values_is_mad_sigma():
     assert ours.middle(values) == np.median(values)
 
 
+def test_wiggle_is_sigma_and_takes_no_change_of_level_for_noise():
+    noise = 0.25 * np.random.default_rng(0).standard_normal(20_000)
+    assert ours.wiggle(noise) == pytest.approx(0.25, rel=0.02)
+    assert ours.wiggle(np.array([0.1, 0.5, 0.9, 0.9, 0.3, 0.3, 0.2])) == 0
+    assert math.isnan(ours.wiggle(np.ones(4)))
+
+
 def test_noise_of_an_exponential_is_that_of_its_logarithm():
     values = np.exp(-np.arange(12.0))
     assert ours.noise_at(float(values[-1]), values) == pytest.approx(0, abs=1e-9)

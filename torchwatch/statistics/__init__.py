@@ -6,7 +6,7 @@ the functions of :mod:`torchwatch.statistics.noise`, which are called most, want
 
 from torchwatch.statistics.changes import Change, pettitt
 from torchwatch.statistics.joint import Outlier, mahalanobis
-from torchwatch.statistics.noise import middle, noise, noise_at, scatter, slope_bounds, step_noise
+from torchwatch.statistics.noise import middle, noise, noise_at, scatter, slope_bounds, step_noise, wiggle
 from torchwatch.statistics.robust import (
     MAD_TO_SIGMA,
     LogScale,
@@ -49,4 +49,5 @@ __all__ = [
     "slope_bounds",
     "step_noise",
     "theil_sen",
+    "wiggle",
 ]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from torchwatch.statistics._values import Values
 from torchwatch.statistics.robust import MAD_TO_SIGMA
 
+_MEAN_SQUARE_OF_THREE = 0.782  # 1 − 2/3 + the variance of the median of three, 0.4487
 _UPPER_QUARTILE = 1.1503  # of the absolute value of a standard normal variable
 
 
@@ -66,6 +67,19 @@ def step_noise(values: Values) -> float:
     if values.size < 3:
         return math.nan
     return MAD_TO_SIGMA * float(np.median(np.abs(np.diff(values)))) / math.sqrt(2)
+
+
+def wiggle(values: Values) -> float:
+    """σ of a curve of few points that may bend and jump, but not back; NaN below 5.
+
+    The residuals of the running median of three (Tukey, *Exploratory Data Analysis*, 1977) are 0 wherever a
+    point lies between its neighbours, so neither a steep rise nor a change of level counts as noise. For
+    independent normal noise their mean square is 0.782 σ².
+    """
+    if values.size < 5:
+        return math.nan
+    three = np.sort(np.lib.stride_tricks.sliding_window_view(values, 3), axis=1)[:, 1]
+    return math.sqrt(float(np.square(values[1:-1] - three).mean()) / _MEAN_SQUARE_OF_THREE)
 
 
 def slope_bounds(x: npt.NDArray[np.number], y: Values, z: float = 1.96) -> tuple[float, float, float]:

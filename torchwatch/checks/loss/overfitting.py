@@ -27,26 +27,11 @@ import numpy as np
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
 from torchwatch.checks.loss._curves import Values, first_level
+from torchwatch.checks.loss._metrics import quality as measured_quality
+from torchwatch.checks.loss._metrics import tail
 from torchwatch.history import History, Series
 from torchwatch.statistics import noise, noise_at, slope_bounds
 from torchwatch.text import number, percent, printable
-
-_MOST_EVALS = 256
-_LOWER_IS_BETTER = (
-    "loss",
-    "error",
-    "err",
-    "wer",
-    "cer",
-    "mse",
-    "mae",
-    "rmse",
-    "perplexity",
-    "ppl",
-    "nll",
-    "bpc",
-)
-_NO_QUALITY = ("loss", "runtime", "per_second", "time", "samples", "steps", "epoch", "perplexity", "ppl")
 
 _SNIPPET = """\
 if val_loss < best:
@@ -87,7 +72,7 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     name = history.val_loss_name()
     if name is None:
         return NotReady("no validation loss yet")
-    val = _tail(history.eval_series(name))
+    val = tail(history.eval_series(name))
     needed = max(limits.rises + 1, limits.patience + 2)
     if val.values.size < needed:
         return NotReady(f"needs {needed} evaluations, {val.values.size} seen")
@@ -103,12 +88,6 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     if both[best:].sum() < limits.rises or not _train_fell(history, train, best):
         return []
     return [_finding(history, name, val, best, train, limits)]
-
-
-def _tail(series: Series) -> Series:
-    """The last finite values, one per step."""
-    fine = np.isfinite(series.values) & np.append(True, np.diff(series.steps) > 0)
-    return Series(series.steps[fine][-_MOST_EVALS:], series.values[fine][-_MOST_EVALS:])
 
 
 def _is_worse(val: Values, best: int, patience: int, limits: Limits) -> bool:
@@ -168,18 +147,6 @@ def _train_fell(history: History, train: Values, best: int) -> bool:
     return now < then or bool(_memorised(history, recent).all())
 
 
-def _quality(history: History) -> tuple[str, Series] | None:
-    """The first validation metric that says how good the model is and is not a loss."""
-    for record in history.evals[:1]:
-        for name in record.metrics:
-            if not any(word in name.lower() for word in _NO_QUALITY):
-                series = _tail(history.eval_series(name))
-                words = name.lower().replace("-", "_").split("_")
-                lower = any(word in words for word in _LOWER_IS_BETTER)
-                return name, Series(series.steps, -series.values if lower else series.values)
-    return None
-
-
 def _improves(quality: Series, patience: int) -> bool:
     """Whether one of the last evaluations beat all before by more than the metric's noise."""
     values, count = quality.values, max(1, patience)
@@ -191,7 +158,7 @@ def _improves(quality: Series, patience: int) -> bool:
 
 def _finding(history: History, name: str, val: Series, best: int, train: Values, limits: Limits) -> Finding:
     onset, level, now = int(val.steps[best]), float(val.values[best]), float(val.values[-1])
-    quality = _quality(history) if limits.metric_improves else None
+    quality = measured_quality(history) if limits.metric_improves else None
     improves = quality is not None and _improves(quality[1], limits.patience)
     shown = printable(name)
     rise = percent(now / level - 1) if level > 0 else number(now - level)
