@@ -133,3 +133,26 @@ def test_lazy_parameters_have_no_shape_yet() -> None:
 def test_wrappers_are_not_part_of_a_name() -> None:
     assert clean_name("module._orig_mod.block.0") == "block.0"
     assert clean_name("modules.module_list") == "modules.module_list"
+
+
+def test_layers_say_how_the_module_around_them_splits_attention_and_where_it_normalises() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.n_head, self.secret = 2, "not of interest"
+            self.query = nn.Linear(4, 4)
+
+    model = nn.ModuleDict({"own": Attention(), "torch": nn.TransformerEncoderLayer(4, 2, 8)})
+    attributes = {i.name: i.attributes for i in Patient(model).layer_infos()}
+    assert attributes["own.query"]["parent"] == {"type": "Attention", "n_head": 2}
+    assert attributes["torch.norm1"]["parent"] == {"type": "TransformerEncoderLayer", "norm_first": False}
+    assert "parent" not in Patient(nn.Sequential(nn.Linear(2, 2))).layer_infos()[0].attributes
+
+
+def test_nothing_holds_the_modules_around_layers() -> None:
+    model = nn.Sequential(nn.TransformerEncoderLayer(4, 2, 8))
+    patient, block = Patient(model), weakref.ref(model[0])
+    model[0] = nn.Linear(2, 2)
+    gc.collect()
+    assert block() is None
+    assert patient.layer_infos()[0].attributes == {}

@@ -16,15 +16,25 @@ from torchwatch.records import LayerInfo, OptimizerInfo, ParameterInfo
 
 _WRAPPERS = ("module", "_orig_mod")
 _PLAIN = (bool, int, float, str)
+_OF_PARENTS = (
+    "num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "nheads", "heads", "num_attn_heads",
+    "head_dim", "attention_head_size", "head_size", "d_head", "dim_head", "qk_head_dim", "key_value_proj_dim",
+    "norm_first", "pre_norm", "normalize_before",
+)  # fmt: skip
+"""Attributes of modules around layers that describe the layers: how attention is split, where norms stand."""
 
 
 @dataclass(slots=True)
 class Layer:
-    """A leaf module, or one that owns parameters; ``order`` and shapes come from the first forward pass."""
+    """A leaf module, or one that owns parameters; ``order`` and shapes come from the first forward pass.
+
+    ``parent`` is the module that holds it, None for the model itself.
+    """
 
     name: str
     module: weakref.ref[nn.Module]
     type: str
+    parent: weakref.ref[nn.Module] | None = None
     parameters: list[int] = field(default_factory=list)
     order: int | None = None
     inputs: list[list[int]] = field(default_factory=list)
@@ -86,10 +96,13 @@ class Patient:
         known = {layer.name: layer for layer in self.layers}
         self.layers, self.names, self.parameters, self.owners = [], [], [], []
         self.layer_index, self.parameter_index = {}, {}
+        modules = dict(found)
         for raw_name, module in found:
             own = {k: p for k, p in module._parameters.items() if p is not None}
             if own or not module._modules:
                 self._add_layer(clean_name(raw_name), module, own, known)
+                if raw_name:
+                    self.layers[-1].parent = weakref.ref(modules[raw_name.rpartition(".")[0]])
 
     def _add_layer(
         self, name: str, module: nn.Module, own: dict[str, nn.Parameter], known: dict[str, Layer]
@@ -175,7 +188,7 @@ class Patient:
                     order=layer.order,
                     inputs=layer.inputs,
                     outputs=layer.outputs,
-                    attributes=_attributes(module),
+                    attributes=_attributes(module) | _of_parent(layer),
                     watched=not isinstance(module, torch.jit.ScriptModule),
                 )
             )
@@ -263,3 +276,13 @@ def _attributes(module: nn.Module | None) -> dict[str, object]:
         and k != "training"
         and (isinstance(v, _PLAIN) or (isinstance(v, tuple) and all(isinstance(x, _PLAIN) for x in v)))
     }
+
+
+def _of_parent(layer: Layer) -> dict[str, object]:
+    """``parent``: class, heads and norm placement of the module around a layer, where it has such."""
+    module = None if layer.parent is None else layer.parent()
+    if module is None:
+        return {}
+    kind, own = type(module).__name__, vars(module)
+    said = {k: own[k] for k in _OF_PARENTS if isinstance(own.get(k), _PLAIN)}
+    return {"parent": {"type": kind} | said} if said or "Attention" in kind else {}
