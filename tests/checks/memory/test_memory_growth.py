@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.helpers_checks import assert_fires, assert_quiet, records, run_check
+from torchwatch.records import System
 
 SLUG = "memory-growth"
 MB = 1_000_000
@@ -106,3 +107,23 @@ def test_onset_of_a_leak_that_rises_in_jumps():
     """Resident memory stands still in some intervals and jumps in others, under a steady leak from step 1."""
     leak = run(lambda i: 468 + 20 * (i // 2) + 9 * (i % 3 == 0), intervals=40)
     assert_fires(SLUG, leak, severity="warning", since=(1, 63))
+
+
+def with_unique(uss_mb):
+    """A leak of resident memory, of which so much is the process's own."""
+    extra = {}
+    for step in range(21, 253, 21):
+        resident, own = int((500 + 100 * step / 21) * MB), int(uss_mb(step) * MB)
+        extra[step] = [System(time_s=step, step=step, rss_bytes=resident, uss_bytes=own)]
+    return run(lambda i: 500 + 100 * i, extra=extra)
+
+
+def test_mapped_files_are_an_info():
+    mapped = with_unique(lambda s: 400 + s / 21)
+    assert_quiet(SLUG, mapped, allow_info=True)
+    assert "mapped or shared" in assert_fires(SLUG, mapped, severity="info").detail
+    assert_fires(SLUG, mapped, severity="warning", limits={"unique": 0})
+
+
+def test_near_miss_the_processs_own_memory_grows_with_it():
+    assert_fires(SLUG, with_unique(lambda s: 400 + 90 * s / 21), severity="warning")

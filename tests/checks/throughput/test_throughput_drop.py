@@ -1,9 +1,12 @@
 """throughput-drop: training has become slower."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from tests.helpers_checks import assert_fires, assert_quiet, records
+from torchwatch.records import Interval, System
 
 SLUG = "throughput-drop"
 
@@ -116,3 +119,48 @@ def test_limits():
     assert_quiet(SLUG, data, limits={"wait_share": 0.6, "steady_p": 0}, allow_info=True)
     assert_fires(SLUG, run(slower(8)))
     assert_quiet(SLUG, run(slower(8)), limits={"warm_up_steps": 350})
+
+
+def gpu_run(throttle, device="cuda:0"):
+    """A drop during which a GPU says this of its clocks, in one reading per interval."""
+    extra = {s: [System(time_s=float(s), step=s, gpus=[{"index": 0, "throttle": throttle(s)}])
+                 for _ in range(2)] for s in range(25, 1200, 50)}  # fmt: skip
+    body = run(slower(12), extra=extra)
+    return [dataclasses.replace(body[0], device={"parameters_on": [device]}), *body[1:]]
+
+
+def test_warning_when_the_gpu_slowed_itself_down():
+    hot = gpu_run(lambda s: ["sw_thermal_slowdown"] if s > 550 else [])
+    assert "gpu-throttled" in assert_fires(SLUG, hot, severity="warning").detail
+    assert_quiet(SLUG, gpu_run(lambda s: ["sw_power_cap"]), allow_info=True)
+    assert_quiet(SLUG, gpu_run(lambda s: ["hw_slowdown"] if s % 150 == 25 else []), allow_info=True)
+    assert_quiet(SLUG, gpu_run(lambda s: ["hw_slowdown"], device="cpu"), allow_info=True)
+
+
+def test_warning_when_gpu_memory_is_short():
+    def short(retries):
+        body = run(slower(12))
+        return [dataclasses.replace(r, alloc_retries=retries(r.index)) if isinstance(r, Interval) else r
+                for r in body]  # fmt: skip
+
+    alert = assert_fires(SLUG, short(lambda i: 3 if i >= 11 else 0), severity="warning")
+    assert "GPU memory is short" in alert.detail
+    assert_quiet(SLUG, short(lambda i: 3), allow_info=True)
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        ({"forward_share": 0.2, "backward_share": 0.7, "optimizer_share": 0.05}, "the backward pass"),
+        ({"forward_share": 0.15, "backward_share": 0.3, "optimizer_share": 0.05}, "what the host does"),
+        ({"forward_share": 0.1, "backward_share": 0.2, "optimizer_share": 0.6}, "the optimizer's step"),
+    ],
+)
+def test_it_says_which_part_grew(now, said):
+    before = {"forward_share": 0.3, "backward_share": 0.6, "optimizer_share": 0.05}
+    timed = [
+        dataclasses.replace(r, **(now if r.index >= 11 else before)) if isinstance(r, Interval) else r
+        for r in run(slower(12))
+    ]
+    assert said in assert_fires(SLUG, timed, severity="info").detail
+    assert "Most of it" not in assert_fires(SLUG, run(slower(12))).detail

@@ -16,7 +16,8 @@ What to do
 When it is fine
     Memory rises while allocators, caches and libraries settle: the first intervals do not count. Data
     that is cached or mapped into memory makes it rise for one epoch: until the first epoch is over this
-    is an info, and afterwards only later epochs are judged.
+    is an info, and afterwards only later epochs are judged. Where the process's own memory is known to have
+    grown by less than half of it (the rest is files that are mapped, or shared), it is an info, too.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 Values = npt.NDArray[np.float64]
 
 _LEAST = 6
+_READINGS = 4
 _MB = 1_000_000
 _NEAR = 0.05
 
@@ -57,6 +59,7 @@ class Limits:
             makes each third's median lie above the one before.
         confidence: guard: probability with which the Theil–Sen slope must be positive (share below 1).
         first_epoch: guard: 1 makes it an info within the first epoch, and leaves that out later (switch).
+        unique: guard: least part of the growth that is the process's own memory, where known (share).
     """
 
     growth: float = 0.25
@@ -65,6 +68,7 @@ class Limits:
     thirds: float = 0.1
     confidence: float = 0.99
     first_epoch: int = 1
+    unique: float = 0.5
 
 
 def find(history: History, limits: Limits) -> list[Finding] | NotReady:
@@ -82,13 +86,15 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     if (limits.confidence and not slope.low > 0) or not _is_steady(memory, grown, limits):
         return []
     onset = _onset(known, limits)
+    mapped = _is_mapped(history, rows, limits)
     return [
         Finding(
             title=f"Memory grew by {size(grown)} ({grown / memory[0]:.0%}) and keeps growing",
             since_step=onset,
             detail=f"{size(memory[0])} after warm-up, {size(memory[-1])} now: {size(slope.slope)} per step."
-            + (" The first epoch is not over: it may be the data itself." if first_epoch else ""),
-            severity=Severity.INFO if first_epoch else Severity.WARNING,
+            + (" The first epoch is not over: it may be the data itself." if first_epoch else "")
+            + (" Most of it is mapped or shared, not this process's own." if mapped else ""),
+            severity=Severity.INFO if first_epoch or mapped else Severity.WARNING,
             metric="rss_bytes",
             value=float(memory[-1]),
             threshold=float(max(memory[0] * (1 + limits.growth), memory[0] + limits.least_mb * _MB)),
@@ -103,6 +109,15 @@ def _judged(known: Sequence[Interval], limits: Limits) -> tuple[list[Interval], 
         return rows, False
     later = [i for i in rows if i.epoch is not None and i.epoch > 0]
     return (later, False) if later else (rows, True)
+
+
+def _is_mapped(history: History, rows: Sequence[Interval], limits: Limits) -> bool:
+    """Whether unique memory, which is read every ten seconds or more seldom, hardly grew with it."""
+    read = [s for s in history.systems if s.uss_bytes is not None and s.step >= rows[0].first_step]
+    if not limits.unique or len(read) < _READINGS:
+        return False
+    grown = (read[-1].rss_bytes or 0) - (read[0].rss_bytes or 0)
+    return grown > 0 and (read[-1].uss_bytes or 0) - (read[0].uss_bytes or 0) < limits.unique * grown
 
 
 def _is_steady(memory: Values, grown: float, limits: Limits) -> bool:
@@ -133,6 +148,7 @@ CHECK = Check(
     cause=Cause.OTHER,
     when=frozenset({On.INTERVAL}),
     reads=("rss_bytes",),
+    uses=("uss_bytes",),
     limits=Limits(),
     find=find,
     fix="Keep numbers, not tensors, from step to step: loss.item(), outputs.detach().cpu().",

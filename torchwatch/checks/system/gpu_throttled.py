@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
-from torchwatch.checks.system._readings import number_of, of_gpus, recent, used_gpus
+from torchwatch.checks._readings import number_of, of_gpus, recent, slowdowns, used_gpus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,10 +31,6 @@ if TYPE_CHECKING:
 
     from torchwatch.history import History
     from torchwatch.records import System
-
-_SLOWDOWNS = frozenset(
-    {"hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown"}
-)
 
 
 @dataclass(frozen=True)
@@ -70,12 +66,7 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
 
 def _throttled(record: System, indices: frozenset[int], limits: Limits) -> dict[int, Mapping[str, Any]]:
     """The GPUs that slow down or are too hot, by index."""
-    return {g["index"]: g for g in of_gpus(record, indices) if _reasons(g) or _is_hot(g, limits)}
-
-
-def _reasons(gpu: Mapping[str, Any]) -> list[str]:
-    said = gpu.get("throttle")
-    return sorted(_SLOWDOWNS.intersection(said)) if isinstance(said, list) else []
+    return {g["index"]: g for g in of_gpus(record, indices) if slowdowns(g) or _is_hot(g, limits)}
 
 
 def _is_hot(gpu: Mapping[str, Any], limits: Limits) -> bool:
@@ -84,7 +75,7 @@ def _is_hot(gpu: Mapping[str, Any], limits: Limits) -> bool:
 
 
 def _finding(index: int, gpu: Mapping[str, Any], since_step: int, limits: Limits) -> Finding:
-    reasons, temperature = _reasons(gpu), number_of(gpu, "temperature_c")
+    reasons, temperature = slowdowns(gpu), number_of(gpu, "temperature_c")
     heat = "" if temperature is None else f" at {temperature:.0f} °C"
     return Finding(
         title=f"GPU {index} slows down{heat}" if reasons else f"GPU {index} is{heat}",

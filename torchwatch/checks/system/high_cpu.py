@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
-from torchwatch.checks.system._readings import number_of, of_gpus, recent, used_gpus
+from torchwatch.checks._readings import number_of, of_gpus, recent, used_gpus
 
 if TYPE_CHECKING:
     from torchwatch.history import History

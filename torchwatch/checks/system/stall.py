@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
-from torchwatch.checks.system._readings import number_of, of_gpus, used_gpus
+from torchwatch.checks._readings import number_of, of_gpus, used_gpus
 from torchwatch.text import duration, size
 
 if TYPE_CHECKING:
@@ -142,8 +142,8 @@ def _hung(history: History, records: Sequence[System], since: float, threshold: 
     return Finding(
         title=f"No step for {duration(since)}: training hangs",
         since_step=history.step,
-        detail=f"The main thread was at the same place (stack {records[-1].stack}) in the last {len(records)} "
-        f"readings, with {_mean([r.cpu_percent for r in records]):.1f} % of a core in use.",
+        detail=f"The main thread was at the same place (stack {records[-1].stack}) in the last "
+        f"{len(records)} readings, with {_mean([r.cpu_percent for r in records]):.1f} % of a core in use.",
         metric="since_step_s",
         value=since,
         threshold=threshold,
@@ -172,7 +172,7 @@ CHECK = Check(
     uses=("cpu_percent", "machine_cpu_percent", "gpus", "step_time_s"),
     limits=Limits(),
     find=find,
-    fix="See where it hangs with py-spy; try num_workers=0; of several ranks, find the one that is elsewhere.",
+    fix="See with py-spy where it hangs; try num_workers=0; of several ranks find the one that is elsewhere.",
     snippet="py-spy dump --pid <pid of the training>",
     resolve_after=1,
 )

@@ -3,7 +3,7 @@
 What it detects
     In three intervals in a row and for at least 30 s the throughput is more than 20 % below the run's
     warm peak (largest running median of five intervals). It says which part of a step grew: waiting for
-    data, or the rest.
+    data, a pass, the optimizer or what the host does in between, as far as they were timed.
 
 Why it matters
     A run that slows down costs time and energy, and a steady slow-down is often a leak: a list, a graph
@@ -16,8 +16,8 @@ What to do
 When it is fine
     On shared machines throughput comes and goes with the neighbours, so a drop must stand out of the
     run's own noise, and without a measured cause it is an info. A cause is measured when waiting for data
-    took a larger share of the step than before, or when steps grew longer all through the drop. Other
-    batch sizes are not compared.
+    took a larger share of the step than before, when the GPU slowed itself down (heat, power), when its
+    memory ran short, or when steps grew longer all through the drop. Other batch sizes are not compared.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import numpy as np
 
 from torchwatch import statistics
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
+from torchwatch.checks._readings import of_gpus, slowdowns, used_gpus
 from torchwatch.text import duration, number
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 _MEDIAN_OF = 5
 _STEADY_LEAST = 8
+_PARTS = {"forward": "forward_share", "backward": "backward_share", "optimizer": "optimizer_share"}
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     sigma = statistics.robust_sigma(rates[:start]) if start >= 3 else 0.0
     if peak - now < limits.sigmas * sigma:
         return []
-    cause, measured = _cause(rows[best : best + _MEDIAN_OF], slow, limits)
+    cause, measured = _cause(history, rows[best : best + _MEDIAN_OF], slow, limits)
     fallen = f"{number(now)} after {number(peak)} {unit.replace('_per_s', '/s')}"
     return [
         Finding(
@@ -122,8 +124,10 @@ def _comparable(intervals: Sequence[Interval], limits: Limits) -> list[Interval]
     ]  # fmt: skip
 
 
-def _cause(before: Sequence[Interval], slow: Sequence[Interval], limits: Limits) -> tuple[str, bool]:
-    """Which part of a step grew, and whether that counts as measured."""
+def _cause(
+    history: History, before: Sequence[Interval], slow: Sequence[Interval], limits: Limits
+) -> tuple[str, bool]:
+    """Which part of a step grew, and whether a cause of that was measured."""
     step_before, step_now = _per_step(before), _per_step(slow)
     grown = f"A step takes {duration(step_now)}, {duration(step_before)} at the peak."
     waits = [i.wait_share for i in (*before, *slow) if i.wait_share is not None]
@@ -134,11 +138,40 @@ def _cause(before: Sequence[Interval], slow: Sequence[Interval], limits: Limits)
         more = share_now * step_now - share_before * step_before
         if share_now - share_before >= limits.wait_share and more >= (step_now - step_before) / 2:
             return f"{grown} Waiting for data grew from {share_before:.0%} to {share_now:.0%} of it.", True
+    grown += _part(before, slow)
+    if _throttled(history, slow):
+        return f"{grown} The GPU slowed itself down meanwhile: see gpu-throttled.", True
+    if sum(i.alloc_retries or 0 for i in slow) > 0 and not any(i.alloc_retries for i in before):
+        return f"{grown} GPU memory is short: the allocator frees its cache again and again.", True
     times = [(i.busy_s or 0.0) / i.steps for i in slow]
     trend = statistics.mann_kendall(times)
     if len(times) >= _STEADY_LEAST and trend.z > 0 and trend.p < limits.steady_p:
         return f"{grown} Steps grow longer all the time, as if something were kept from step to step.", True
     return f"{grown} It is the step itself that grew; the cause was not measured.", False
+
+
+def _part(before: Sequence[Interval], slow: Sequence[Interval]) -> str:
+    """Which part of a step grew most, where the parts were timed."""
+    step_before, step_now = _per_step(before), _per_step(slow)
+    grown: dict[str, float] = {}
+    for part, name in _PARTS.items():
+        known = [[s for i in rows if (s := getattr(i, name)) is not None] for rows in (before, slow)]
+        if not all(known):
+            return ""
+        old, new = (float(np.median(shares)) for shares in known)
+        grown[part] = new * step_now - old * step_before
+    grown["host"] = step_now - step_before - sum(grown.values())
+    most = max(grown, key=lambda part: grown[part])
+    words = {"host": "what the host does between the passes", "optimizer": "the optimizer's step"}
+    return f" Most of it is {words.get(most, f'the {most} pass')} ({duration(grown[most])} more)."
+
+
+def _throttled(history: History, slow: Sequence[Interval]) -> bool:
+    """Whether a GPU of this process slowed itself down in most readings of the slow stretch."""
+    indices = used_gpus(history)
+    readings = [s for s in history.systems if s.step >= slow[0].first_step] if indices else []
+    hits = sum(any(slowdowns(g) for g in of_gpus(s, indices)) for s in readings)
+    return 2 * hits > len(readings)
 
 
 def _per_step(rows: Sequence[Interval]) -> float:
@@ -151,7 +184,7 @@ CHECK = Check(
     cause=Cause.OTHER,
     when=frozenset({On.INTERVAL}),
     reads=("steps_per_s",),
-    uses=("samples_per_s", "wait_share"),
+    uses=("samples_per_s", "wait_share", "forward_share", "backward_share", "gpus", "alloc_retries"),
     limits=Limits(),
     find=find,
     fix="Look for other processes, a throttled device, a slow disk, and for anything kept from step to step.",

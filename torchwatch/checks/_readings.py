@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from torchwatch.history import History
     from torchwatch.records import System
 
+_SLOWDOWNS = frozenset(
+    {"hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown"}
+)
+
 
 def recent(history: History, seconds: float) -> list[System] | None:
     """The readings of the last so many seconds, oldest first; None where the history is not as long yet."""
@@ -48,6 +52,12 @@ def _used_gpus(history: History) -> frozenset[int]:
 def of_gpus(record: System, indices: frozenset[int]) -> Sequence[Mapping[str, Any]]:
     """What a reading says of these GPUs."""
     return [g for g in record.gpus or () if g.get("index") in indices]
+
+
+def slowdowns(gpu: Mapping[str, Any]) -> list[str]:
+    """Why a GPU slows itself down: heat or a lack of power. Its power limit, normal under load, is none."""
+    said = gpu.get("throttle")
+    return sorted(_SLOWDOWNS.intersection(said)) if isinstance(said, list) else []
 
 
 def number_of(gpu: Mapping[str, Any], key: str) -> float | None:
