@@ -27,6 +27,7 @@ import numpy as np
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
 from torchwatch.checks.loss._curves import Values, first_level
+from torchwatch.checks.loss._levels import train_levels
 from torchwatch.checks.loss._metrics import quality as measured_quality
 from torchwatch.checks.loss._metrics import tail
 from torchwatch.history import History, Series
@@ -83,7 +84,7 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
         return []
     if limits.certain_slope and slope_bounds(val.steps[best:], val.values[best:])[0] <= 0:
         return []
-    train = _train_levels(history, val.steps)
+    train = train_levels(history, val.steps)
     both = (np.diff(val.values) > 0) & ((np.diff(train) < 0) | _memorised(history, train[1:]))
     if both[best:].sum() < limits.rises or not _train_fell(history, train, best):
         return []
@@ -107,32 +108,6 @@ def _is_worse(val: Values, best: int, patience: int, limits: Limits) -> bool:
         return False
     luck = math.sqrt(2 * math.log(val.size))
     return recent - level > (limits.sigmas + luck) * sigma
-
-
-def _train_levels(history: History, evals: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Values:
-    """Mean training loss between each evaluation and the one before; NaN where nothing is known."""
-    steps, values = history.series("loss")
-    old_steps, old_values = history.interval_series("loss_mean")
-    result = np.full(evals.size, np.nan)
-    low = 0
-    for i, high in enumerate(evals):
-        exact = steps.size > 0 and low + 1 >= steps[0]
-        part = (
-            _between(steps, values, low, int(high))
-            if exact
-            else _between(old_steps, old_values, low, int(high))
-        )
-        if part.size:
-            result[i] = part.mean()
-        low = int(high)
-    return result
-
-
-def _between(
-    steps: np.ndarray[tuple[int], np.dtype[np.int64]], values: Values, low: int, high: int
-) -> Values:
-    part = values[np.searchsorted(steps, low, side="right") : np.searchsorted(steps, high, side="right")]
-    return part[np.isfinite(part)]
 
 
 def _memorised(history: History, train: Values) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
