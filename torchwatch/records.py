@@ -8,9 +8,9 @@ A record is a frozen dataclass; its fields are the keys of one JSON line. Fields
 measured holds :data:`MISSING`, a NaN with a payload of its own (the idea of R's ``NA_real_``); every other
 NaN or infinity *was* measured. Use :func:`is_missing` and :func:`is_bad` to tell them apart.
 
-In the file a column's entries have four significant digits (:func:`rounded_columns` is applied before checks
-see a step, so that live equals replay; exact zeros, NaN, infinities and MISSING stay what they are), and a
-column that says the same in every entry is ``{"n": 150, "all": 0}``.
+In the file a column's entries have four significant digits (:func:`torchwatch.codec.rounded` is applied
+before checks see a step, so that live equals replay; exact zeros, NaN, infinities and MISSING stay what they
+are), and a column that says the same in every entry is ``{"n": 150, "all": 0}``.
 
 **Many steps in one line**: see :class:`Steps`, and :mod:`torchwatch.codec.steps` for how it is written.
 
@@ -735,23 +735,6 @@ def rounded_line(record: Steps) -> Steps:
     """
     values = {n: getattr(record, n) for n in STEP_SCALARS}
     return dataclasses.replace(record, **codec.rounded_steps(values))
-
-
-def rounded_columns(step: Step) -> Step:
-    """The step with its columns rounded to four significant digits, to be done before the checks see it.
-
-    Exact zeros, NaN, infinities and MISSING keep their bits; doing it again changes nothing.
-    """
-    found = {n: c for n in STEP_COLUMNS[:-1] if (c := getattr(step, n)) is not None}
-    layers = step.activations or {}
-    columns = [*found.values(), *layers.values()]
-    if not columns:
-        return step
-    parts = iter(np.split(codec.rounded(np.concatenate(columns)), np.cumsum([len(c) for c in columns])[:-1]))
-    changed: dict[str, Any] = {name: next(parts) for name in found}
-    if step.activations is not None:
-        changed["activations"] = {name: next(parts) for name in layers}
-    return dataclasses.replace(step, **changed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,3 +193,14 @@ def test_a_block_reads_mixed_values() -> None:
     assert block.values() == [1.5, 2.0, 2.5]
     block.logged = [(0, "a", torch.tensor(1.5)), (1, "a", torch.tensor(math.inf))]
     assert block.values() == [1.5, math.inf]
+
+
+def test_a_boundary_that_the_loop_names_has_its_samples(tmp_path) -> None:
+    def confirm(watch: Watcher, optimizer: torch.optim.Optimizer, number: int) -> None:
+        if number == 20:
+            watch.step(samples=16)
+
+    train(tmp_path / "run.jsonl", 40, each=confirm)
+    steps = steps_in(tmp_path / "run.jsonl")
+    assert [s.step for s in steps] == list(range(1, 41))
+    assert steps[19].samples == 16

@@ -331,7 +331,7 @@ class Attachment:
     def fetched(self, batch: Any, wait_s: float) -> None:
         """The host's loader gave a batch, after ``wait_s`` seconds."""
         self.steps.fetched(wait_s, batch_size(batch))
-        if not self.guard.is_off("inputs") and not self.steps.lane.open:
+        if not self.guard.is_off("inputs") and not self.lane.open:
             started = self.clock()
             with self.guard("inputs"), Quiet():
                 self._inputs.offer(batch)
@@ -348,7 +348,7 @@ class Attachment:
             self._foreign_step(optimizer)
             return
         self._own_seen = True
-        if self.steps.lane.busy and self._lane_held.isdisjoint(held):
+        if self.lane.busy and self._lane_held.isdisjoint(held):
             self._lanes = False  # another optimizer of the model: its step belongs to the lane's newest
             return
         if self.steps.overlaps(held):
@@ -465,8 +465,7 @@ class Attachment:
         if threading.get_ident() != self._thread:
             return
         if any(entry.held for entry in self.patient.optimizers):
-            number = self.steps.count if self.steps.frame is None else self.steps.frame.number
-            if self._company.stepped(type(optimizer).__name__, number):
+            if self._company.stepped(type(optimizer).__name__, self.steps.now_in - 1):
                 self.patient.version += 1
             return
         signature = self._gradient_signature()
@@ -507,8 +506,10 @@ class Attachment:
     def boundary(self, samples: int | None) -> None:
         """``watch.step()``: confirm the open step, or make one where there is no optimizer."""
         self._lanes = False  # a loop that names its boundaries may also have steps of which nobody knows
-        if self.steps.lane.busy:
+        if self.lane.busy:
+            self.lane.sampled(samples)
             self.steps.close()
+            self._arm(self.steps.count + 1)
             return
         frame = self.steps.frame
         if samples is not None:

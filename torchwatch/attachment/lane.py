@@ -137,6 +137,11 @@ class Lane:
         if samples is not None:
             self._samples = (self._samples or 0) + samples
 
+    def sampled(self, samples: int | None) -> None:
+        """The newest step had so many samples; None: nothing is said about it."""
+        if self._block is not None and self._block.ends and samples is not None:
+            self._block.fetched.append((len(self._block.ends) - 1, None, samples))
+
     def log(self, values: Mapping[str, Any]) -> bool:
         """Take logged values if they are plain ones: scalar tensors or numbers. False: take another way."""
         block = self._block

@@ -136,10 +136,11 @@ class StepBuilder:
             frame.fields["samples"] = samples + frame.fields.get("samples", 0)
 
     def _tell(self, probes: tuple[Probe, ...], moment: str, frame: Frame) -> None:
-        for probe in probes:
-            if not self._guard.is_off(probe.name):
-                with self._guard(probe.name), Quiet():
-                    getattr(probe, moment)(frame)
+        with Quiet():
+            for probe in probes:
+                if not self._guard.is_off(probe.name):
+                    with self._guard(probe.name):
+                        getattr(probe, moment)(frame)
 
     def stepped(self, frame: Frame) -> None:
         """An optimizer of this record has stepped: what is computed from now on is newer."""

@@ -21,7 +21,7 @@ from torchwatch.codec.columns import MISSING, Column, is_bad, is_missing, missin
 from torchwatch.codec.fields import field_types
 from torchwatch.codec.nonfinite import Nonfinite, escaped, restore
 from torchwatch.codec.reading import build
-from torchwatch.codec.rounding import Values, decimals, rounded, significant
+from torchwatch.codec.rounding import Values, decimals, rounded, rounded_together, significant
 from torchwatch.codec.steps import rounded_steps, steps_from_json, steps_to_json
 from torchwatch.codec.writing import (
     DEEPEST,
@@ -54,6 +54,7 @@ __all__ = [
     "restore",
     "rounded",
     "rounded_steps",
+    "rounded_together",
     "significant",
     "steps_from_json",
     "steps_to_json",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +76,17 @@ def rounded(column: Column, digits: int = COLUMN_DIGITS) -> Column:
     with np.errstate(over="ignore", invalid="ignore"):
         narrow = result.astype(np.float32)
     return np.where(easy & np.isfinite(narrow), narrow, column)
+
+
+def rounded_together(columns: Sequence[Column]) -> list[Column]:
+    """Each of the columns as :func:`rounded` gives it, in one go: numpy's time is that of its calls."""
+    if not columns:
+        return []
+    whole, found, start = rounded(np.concatenate(columns)), [], 0
+    for column in columns:
+        found.append(whole[start : start + len(column)])
+        start += len(column)
+    return found
 
 
 def _rounded(values: Values, digits: int | Counts, most: int) -> tuple[Values, npt.NDArray[np.bool_]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from torchwatch.codec import rounded
+from torchwatch.codec import rounded_together
 from torchwatch.intervals import tidy
 from torchwatch.probe import Block, Frame, Later, Probe, Values
 from torchwatch.records import STEP_COLUMNS, Layout, Log, Note, Record, Step
@@ -82,12 +82,7 @@ def step_of(
     preclip, norm = fields.get("grad_norm_preclip"), fields.get("grad_norm")
     if preclip is not None and norm is not None and math.isfinite(preclip):
         fields["clipped"] = norm < preclip * (1 - 1e-4)
-    for name in STEP_COLUMNS:
-        if fields.get(name) is not None:
-            column = fields[name]
-            fields[name] = (
-                {k: rounded(v) for k, v in column.items()} if name == "activations" else rounded(column)
-            )
+    _round_columns(fields)
     others = [fields.pop(k) for k, v in tuple(fields.items()) if isinstance(v, Record)]
     started = frame.started_s
     step = Step(
@@ -100,6 +95,17 @@ def step_of(
         **{k: _tidied(v) for k, v in fields.items()},
     )
     return step, others
+
+
+def _round_columns(fields: dict[str, Any]) -> None:
+    """All columns to the digits that the file has, in one go."""
+    names = [name for name in STEP_COLUMNS[:-1] if fields.get(name) is not None]
+    layers = fields.get("activations") or {}
+    parts = iter(rounded_together([*(fields[name] for name in names), *layers.values()]))
+    for name in names:
+        fields[name] = next(parts)
+    if layers:
+        fields["activations"] = {name: next(parts) for name in layers}
 
 
 def steps_in(item: Item) -> int:

@@ -40,8 +40,8 @@ def line_of(block: Block) -> Steps:
         waits: list[float | None] = [None] * count
         samples: list[int | None] = [None] * count
         for at, wait_s, size in block.fetched:
-            waits[at] = None if wait_s is None else round(wait_s, 6)
-            samples[at] = size
+            waits[at] = waits[at] if wait_s is None else round(wait_s, 6)
+            samples[at] = samples[at] if size is None else size
         fields |= {"wait_time_s": waits, "samples": samples}
     return Steps(step=list(range(block.first, block.first + count)), **fields)
 

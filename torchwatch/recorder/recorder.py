@@ -51,6 +51,7 @@ from torchwatch.records import (
     Steps,
     System,
     expand,
+    rounded_line,
 )
 from torchwatch.runfile import RunWriter
 from torchwatch.schedule import Schedule
@@ -274,23 +275,27 @@ class Recorder:
 
     def _feed_pieces(self, pieces: list[Step | Steps], *, fast: bool) -> float:
         """Into totals and interval; file and checks, as the disk allows; returns when the last step ended."""
-        sampled_every = self._budget.schedule.activations_every
         if (fast or self._disk.tight) and length(pieces) > 1:
-            line = line_of_pieces(pieces)
-            self._totals.add_all(line)
-            self._intervals.add_all(line)
-            kept = self._disk.line(line, sampled_every)
-            if kept is not None:
-                self._feed(kept)
+            self._feed_line(line_of_pieces(pieces))
             return self._totals.step_s or 0.0
-        steps = [s for p in pieces for s in (expand(p) if isinstance(p, Steps) else (p,))]
-        for step in steps:
-            self._totals.add(step)
-            self._intervals.add(without_columns(step))
-            written = self._disk.step(step, sampled_every)
-            if written is not None:
-                self._feed(written)
-        return steps[-1].time_s
+        for piece in pieces:
+            if isinstance(piece, Steps) and len(piece.step) > 1:
+                self._feed_line(rounded_line(piece))  # a block of plain steps: one pass of the checks
+                continue
+            for step in expand(piece) if isinstance(piece, Steps) else (piece,):
+                self._totals.add(step)
+                self._intervals.add(without_columns(step))
+                written = self._disk.step(step, self._budget.schedule.activations_every)
+                if written is not None:
+                    self._feed(written)
+        return self._totals.step_s or 0.0
+
+    def _feed_line(self, line: Steps) -> None:
+        self._totals.add_all(line)
+        self._intervals.add_all(line)
+        kept = self._disk.line(line, self._budget.schedule.activations_every)
+        if kept is not None:
+            self._feed(kept)
 
     def _close_interval(self, closed_by: str, time_s: float) -> None:
         thread_s = time.thread_time()
