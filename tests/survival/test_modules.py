@@ -272,7 +272,7 @@ def test_twelve_thousand_modules(tmp_path: Path) -> None:
     assert len(list(model.modules())) == 12_001
     x, y = torch.randn(2, 3), torch.randn(2, 3)
 
-    def play(path: Path | None) -> tuple[list[float], list[float]]:
+    def play(path: Path | None) -> tuple[list[float], list[int]]:
         torch.manual_seed(1)
         net = copy.deepcopy(model)
         optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
@@ -280,7 +280,8 @@ def test_twelve_thousand_modules(tmp_path: Path) -> None:
         config = dataclasses.replace(SPARSE, dense_steps=1, activations_every=1000, sentinel=False)
         watch = None if path is None else Watcher(net, path, config=config, sinks=[]).__enter__()
         for _ in range(4):
-            hooked.append(float(len(torch.nn.modules.module._global_forward_hooks)))
+            hooked.append(len(torch.nn.modules.module._global_forward_hooks))
+            assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
             optimizer.zero_grad()
             loss = F.mse_loss(net(x), y)
             loss.backward()
@@ -295,7 +296,7 @@ def test_twelve_thousand_modules(tmp_path: Path) -> None:
     bare, _ = play(None)
     watched, hooked = play(tmp_path / "run.jsonl")
     assert watched == bare
-    assert hooked[0] == 1
+    assert 0 < hooked[0] <= 2, "one that observes and one that ends the count of operations, for all modules"
     assert hooked[2:] == [0, 0]
     records = assert_live_equals_replay(tmp_path / "run.jsonl")
     steps = steps_in(records)
