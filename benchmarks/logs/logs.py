@@ -157,8 +157,11 @@ def summary(logs: list[Judged]) -> dict[str, Any]:
 
 
 def goals(*, clean: int, quiet: int, labels: dict[str, Counter[str]]) -> list[dict[str, Any]]:
-    rows = [(QUIET, quiet, clean)]
-    rows += [(f"{name}: {FOUND}", labels[name]["hits"], labels[name]["labels"]) for name in TARGETS]
+    rows, none = [(QUIET, quiet, clean)], Counter[str]()
+    rows += [
+        (f"{name}: {FOUND}", labels.get(name, none)["hits"], labels.get(name, none)["labels"])
+        for name in TARGETS
+    ]
     return [
         {"goal": name, "reached": count, "of": total, "kept": count >= GOAL * total}
         for name, count, total in rows

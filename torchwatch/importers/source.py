@@ -188,7 +188,7 @@ def _what_is_whole(file: gzip.GzipFile, most: int) -> bytes:
     """What can be decompressed: the end may be missing."""
     parts, size = [], 0
     try:
-        while size < most and (part := file.read(min(_HEAD, most - size))):
+        while size < most and (part := file.read1(min(_HEAD, most - size))):
             parts.append(part)
             size += len(part)
     except (OSError, EOFError, zlib.error):
