@@ -5,6 +5,8 @@ reading a scalar waits for nothing, so what is rare is looked at only where it s
 a sum is not finite, zeros when the smallest magnitude is 0, a small spread when the difference of the large
 sums says so. Of torch's kernels ``dot``, ``mv``, ``sum``, ``abs`` and ``amax`` run at the speed of memory;
 ``count_nonzero``, ``isfinite().sum()`` and every comparison that makes booleans cost 5 to 30 such reads.
+
+Longer than a file should be: what is read in one pass over a tensor belongs together.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ from torchwatch.probes._scratch import PIECE, Buffers, Scratch
 
 _ROWS = 1024
 """Rows that ``mv`` may add up one after the other in float32."""
+
+_NARROWEST = 64
+"""Samples of fewer features are added up by themselves: a piece would have more rows than that."""
 
 _CANCELLED = 0.01
 """Where a difference of sums is smaller than this share of them, it is computed again, centred first."""
@@ -85,12 +90,11 @@ class _Call:
 
     def moments(self, *, per_unit: bool, nonnegative: bool) -> Moments:
         """Everything."""
-        sums = self._feature_sums()
+        fused = self._nothing() if self._is_fused() else None
+        sums = self._feature_sums() if fused is None else fused
+        scan = self._scan_nonnegative if nonnegative else self._scan
+        scan(fused, per_unit=per_unit)
         total = float(torch.sum(sums))
-        if nonnegative:
-            self._scan_nonnegative(per_unit=per_unit)
-        else:
-            self._scan(per_unit=per_unit)
         nonfinite = 0.0
         if not (math.isfinite(self._square) and math.isfinite(total)):
             nonfinite = self._count_nonfinite()
@@ -125,6 +129,30 @@ class _Call:
 
     # ------------------------------------------------------------------ what is always read
 
+    def _is_fused(self) -> bool:
+        """Whether the sums of the features are taken with all else, from pieces of whole samples."""
+        samples, features = self._arrangement.samples, self._arrangement.features
+        return samples > 1 and _NARROWEST <= features <= PIECE
+
+    def _nothing(self) -> torch.Tensor:
+        return torch.zeros(self._arrangement.features, dtype=self._buffers.dtype, device="cpu")
+
+    def _size(self, *, whole_samples: bool, per_unit: bool) -> int:
+        """Length of a piece: whole samples where sums are taken from it, else whole units if they are."""
+        if whole_samples:
+            features = self._arrangement.features
+            return PIECE // features * features
+        return self._whole_units() if per_unit else PIECE
+
+    def _add(self, sums: torch.Tensor, piece: torch.Tensor) -> None:
+        """Σ over the samples, per feature, of a piece of whole samples."""
+        features = self._arrangement.features
+        rows = piece.view(-1, features)
+        if len(rows) == 1:
+            sums.add_(rows[0])
+        else:
+            sums.addmv_(rows.t(), self._buffers.ones[: len(rows)])
+
     def _feature_sums(self) -> torch.Tensor:
         """Σ over the samples, per feature. Shape (features,)."""
         samples, features, ones = self._arrangement.samples, self._arrangement.features, self._buffers.ones
@@ -137,7 +165,7 @@ class _Call:
             for block in others:
                 sums += torch.mv(block.t(), ones[: len(block)])
             return sums
-        sums = torch.zeros(features, dtype=self._buffers.dtype, device="cpu")
+        sums = self._nothing()
         if features > PIECE:
             for row in self._flat.view(samples, features):
                 sums += row
@@ -147,12 +175,13 @@ class _Call:
             sums += torch.mv(rows.t(), ones[: len(rows)])
         return sums
 
-    def _scan(self, *, per_unit: bool) -> None:
-        """Σx², magnitudes, zeros and saturation, piece by piece."""
-        size = self._whole_units() if per_unit else PIECE
-        for piece in self._pieces(self._flat, size):
+    def _scan(self, sums: torch.Tensor | None, *, per_unit: bool) -> None:
+        """Σx², magnitudes, zeros and saturation, piece by piece; sums of the features if they are given."""
+        for piece in self._pieces(self._flat, self._size(whole_samples=sums is not None, per_unit=per_unit)):
             count = piece.numel()
             work = self._buffers.work[:count]
+            if sums is not None:
+                self._add(sums, piece)
             self._square += float(torch.dot(piece, piece))
             torch.abs(piece, out=work)
             low, high = torch.aminmax(work)
@@ -164,13 +193,17 @@ class _Call:
             if self._bounds is not None:
                 self._saturated += _saturated(piece, work, self._bounds)
 
-    def _scan_nonnegative(self, *, per_unit: bool) -> None:
-        for piece in self._pieces(self._flat, PIECE):
+    def _scan_nonnegative(self, sums: torch.Tensor | None, *, per_unit: bool) -> None:
+        for piece in self._pieces(self._flat, self._size(whole_samples=sums is not None, per_unit=per_unit)):
             count = piece.numel()
             work = self._buffers.work[:count]
+            if sums is not None:
+                self._add(sums, piece)
             self._square += float(torch.dot(piece, piece))
             self._zeros += count - float(torch.sum(torch.sign(piece, out=work)))
-            if not per_unit:
+            if per_unit:
+                self._take_peaks(piece)
+            else:
                 self._highest.append(float(torch.amax(piece)))
             if self._bounds is not None:
                 self._saturated += _saturated(piece, work, self._bounds)
@@ -184,27 +217,29 @@ class _Call:
             self._buffers.make_room(width)
         return max(1, PIECE // width) * width
 
+    def _take_peaks(self, work: torch.Tensor) -> torch.Tensor:
+        """Largest magnitudes of a piece, per unit (or per sample, position and unit); it as a matrix."""
+        _, _, units, inner = self._arrangement
+        matrix = work.view(-1, inner if inner > 1 else units)
+        self._peaks.append(torch.amax(matrix, 1 if inner > 1 else 0))
+        return matrix
+
     def _take_units(self, work: torch.Tensor) -> None:
         """Largest and summed magnitudes of a piece, per unit (or per sample, position and unit)."""
-        _, _, units, inner = self._arrangement
+        inner = self._arrangement.inner
+        matrix = self._take_peaks(work)
         if inner > 1:
-            matrix = work.view(-1, inner)
-            self._peaks.append(torch.amax(matrix, 1))
             self._magnitudes.append(torch.mv(matrix, self._buffers.ones[:inner]))
         else:
-            matrix = work.view(-1, units)
-            self._peaks.append(torch.amax(matrix, 0))
             self._magnitudes.append(torch.mv(matrix.t(), self._buffers.ones[: len(matrix)]))
 
     def _units(self, sums: torch.Tensor | None) -> Units:
         """Peaks and activity; ``sums``: those of the features, where no entry is negative."""
         samples, outer, units, inner = self._arrangement
+        peaks = torch.amax(_joined(self._peaks).view(-1, units), 0)
         if sums is not None:
-            per_unit = self._flat.view(samples * outer, units, inner)
-            peaks = torch.amax(per_unit.amax(2) if inner > 1 else per_unit.view(-1, units), 0)
             activity = sums.view(outer, units, inner).sum((0, 2))
         else:
-            peaks = torch.amax(_joined(self._peaks).view(-1, units), 0)
             activity = _joined(self._magnitudes).view(-1, units).sum(0)
         return peaks.float(), (activity / (samples * outer * inner)).float()
 
