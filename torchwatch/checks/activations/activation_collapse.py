@@ -2,11 +2,11 @@
 
 What it detects
     In three intervals in a row the standard deviation of a layer's output across the batch is below a
-    thousandth of the output's own scale, and makes up so little of the whole spread that the centred
-    outputs of two samples have a cosine above 0.999. The pairwise cosine itself is not measured yet. What
-    stands in for it are the two spreads that are: for outputs x = m + d with m the mean over the batch,
-    the expected cosine of the centred vectors is 1 − var_batch/var_all, taken from ``batch_std`` and
-    ``std``. Of a chain of collapsed layers only the first is named.
+    thousandth of the output's own scale, and the centred outputs of two samples have a mean cosine above
+    0.999. That cosine is measured on rare steps (``cosine``). In intervals without such a step the two
+    spreads stand in for it: for outputs x = m + d with m the mean over the batch, the expected cosine of the
+    centred vectors is 1 − var_batch/var_all, taken from ``batch_std`` and ``std``. Of a chain of collapsed
+    layers only the first is named.
 
 Why it matters
     What the layer says no longer depends on its input. Everything behind it can only learn a constant.
@@ -47,7 +47,7 @@ class Limits:
 
     Attributes:
         batch_std: largest standard deviation across the batch, relative to the output's rms (ratio).
-        cosine: least expected cosine of two samples' centred outputs (−1 to 1); 0 leaves it out.
+        cosine: least mean cosine of two samples' centred outputs (−1 to 1); 0 leaves it out.
         intervals: intervals in a row (count).
         samples: guard: least samples in a batch (samples).
         features: guard: least features of the output (features).
@@ -97,8 +97,20 @@ def _low(history: History, count: int, limits: Limits) -> npt.NDArray[np.bool_]:
     low = (batch < limits.batch_std) & (scale > 0)
     if limits.cosine:
         alike = (batch * scale) ** 2 <= (1 - limits.cosine) * whole**2
-        low &= alike & ((whole >= _SPREAD * scale) | (whole == 0))
+        expected = alike & ((whole >= _SPREAD * scale) | (whole == 0))
+        cosine = _cosines(history, batch.shape)
+        low &= np.where(np.isnan(cosine), expected, cosine >= limits.cosine)
     return low
+
+
+def _cosines(history: History, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """The measured cosine per interval and layer, NaN where none was."""
+    cosine = np.full(shape, np.nan)
+    measured = history.interval_columns("activations.cosine")
+    ends = history.interval_columns("activations.batch_std", shape[0]).steps
+    _, places, rows = np.intersect1d(ends, measured.steps, return_indices=True)
+    cosine[places] = measured.values[rows]
+    return cosine
 
 
 def _first_of_chains(layout: Layout, collapsed: npt.NDArray[np.bool_]) -> list[int]:
@@ -170,12 +182,21 @@ def _finding(
     return Finding(
         title=f"{name} puts out the same for every sample: batch std {number(value)} of its rms",
         since_step=_onset(history, index, low),
-        detail=f"{limits.intervals} intervals in a row; it once was {number(_peak(history, index))}.",
+        detail=f"{limits.intervals} intervals in a row; it once was {number(_peak(history, index))}."
+        f"{_cosine_words(history, index, _onset(history, index, low))}",
         layer=layer.name,
         metric="activations.batch_std",
         value=value,
         threshold=limits.batch_std,
     )
+
+
+def _cosine_words(history: History, index: int, since: int) -> str:
+    """The last cosine that was measured since."""
+    column = history.columns("activations.cosine")
+    values = column.values[column.steps >= since, index]
+    values = values[np.isfinite(values)]
+    return f" Mean cosine of two samples {number(float(values[-1]))}, measured." if values.size else ""
 
 
 CHECK = Check(
@@ -184,7 +205,7 @@ CHECK = Check(
     cause=Cause.ACTIVATION,
     when=frozenset({On.INTERVAL}),
     reads=("activations.batch_std", "activations.std", "activations.rms"),
-    uses=("activations.dead_fraction", "samples"),
+    uses=("activations.cosine", "activations.dead_fraction", "samples"),
     limits=Limits(),
     find=find,
     fix="Add normalisation, lower the learning rate; in contrastive training push different samples apart.",
