@@ -103,10 +103,11 @@ def _attends(leaves: dict[str, list[LayerInfo]]) -> bool:
 def _attention(path: str, leaves: dict[str, list[LayerInfo]], own: LayerInfo | None) -> Attention:
     query = min(leaves, key=_role)
     projection = next((x for x in leaves[query] if x.attributes), None)
-    said: dict[str, Any] = {} if own is None else own.attributes
+    said: dict[str, Any] = {}
     for layer in [x for layers in leaves.values() for x in layers]:
         if layer.name.rpartition(".")[0] == path:
-            said = {**said, **(layer.attributes.get("parent") or {})}
+            said |= layer.attributes.get("parent") or {}
+    said |= {} if own is None else own.attributes
     orders = [x.order for n, layers in leaves.items() if n for x in layers if x.order is not None]
     return Attention(
         name=path,
