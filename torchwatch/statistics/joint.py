@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from torchwatch.statistics._values import Values
-from torchwatch.statistics.noise import middle, scatter
 
-_EFFICIENCY = 0.37
-"""Of the median absolute deviation at the normal distribution (Rousseeuw and Croux 1993)."""
+_EFFICIENCY = 0.8
+"""Of the τ scale at the normal distribution (Maronna and Zamar 2002)."""
+
+_C1, _C2 = 4.5, 3.0
+"""Tuning constants of Maronna and Zamar, in median absolute deviations."""
+
+_QUARTILE = 0.6744897501960817
+_NORMAL = NormalDist()
+_CUT = _C2 * _QUARTILE
+_CONSISTENCY = 2 * (_NORMAL.cdf(_CUT) - 0.5 - _CUT * _NORMAL.pdf(_CUT) + _CUT**2 * _NORMAL.cdf(-_CUT))
+"""E[min(x², c²)] of a standard normal variable x."""
 
 _TINY = 1e-300
 _STILL = 1e-100
@@ -38,10 +47,10 @@ class Outlier(NamedTuple):
 def mahalanobis(point: npt.ArrayLike, others: npt.ArrayLike, least_sigma: float = 0.0) -> Outlier:
     """The robust Mahalanobis distance of a point from n others.
 
-    Centre and covariance are the orthogonalised Gnanadesikan–Kettenring estimate with median and MAD: Maronna
-    and Zamar, "Robust Estimates of Location and Dispersion for High-Dimensional Datasets", Technometrics 44
-    (2002). The p-value is that of a new observation, Hotelling's T² (1931) as an F distribution, for as many
-    others as a standard deviation of the MAD's precision would be estimated from: 37 % of n.
+    Centre and covariance are the orthogonalised Gnanadesikan–Kettenring estimate with the τ scale:
+    Maronna and Zamar, "Robust Estimates of Location and Dispersion for High-Dimensional Datasets",
+    Technometrics 44 (2002). The p-value is that of a new observation, Hotelling's T² (1931) as an F
+    distribution, for as many others as a standard deviation of that precision takes: 80 % of n.
 
     Args:
         point: (d,) finite numbers.
@@ -56,16 +65,14 @@ def mahalanobis(point: npt.ArrayLike, others: npt.ArrayLike, least_sigma: float 
     effective = _EFFICIENCY * n
     if effective <= d + 1:
         return Outlier(math.nan, 1.0, np.full(d, math.nan))
-    centre = np.array([middle(column) for column in sample.T])
-    measured = np.array([scatter(column) for column in sample.T])
+    centre, measured = tau_scale(sample)
     sigma = np.maximum(measured, max(least_sigma, _STILL))
     scaled, scores = (sample - centre) / sigma, (x - centre) / sigma
     directions = _directions(scaled)
-    projected, mine = scaled @ directions, scores @ directions
-    spread = np.square([scatter(column) for column in projected.T])
+    middles, spread = tau_scale(scaled @ directions)
     # What the least σ adds to a coordinate, it adds to every direction that has a part of it.
-    spread = np.sqrt(spread + np.square(directions).T @ (1 - np.square(measured / sigma)) + _RIDGE)
-    middles = np.array([middle(column) for column in projected.T])
+    spread = np.sqrt(np.square(spread) + np.square(directions).T @ (1 - np.square(measured / sigma)) + _RIDGE)
+    mine = scores @ directions
     with np.errstate(over="ignore"):
         squared = float(np.square((mine - middles) / spread).sum())
     f = squared * effective * (effective - d) / (d * (effective**2 - 1))
@@ -75,13 +82,28 @@ def mahalanobis(point: npt.ArrayLike, others: npt.ArrayLike, least_sigma: float 
 def _directions(scaled: Values) -> Values:
     """Eigenvectors of the pairwise robust correlations, (d, d)."""
     d = scaled.shape[1]
+    first, second = np.triu_indices(d, 1)
+    both = tau_scale(scaled[:, first] + scaled[:, second])[1]
+    apart = tau_scale(scaled[:, first] - scaled[:, second])[1]
     correlation = np.eye(d)
-    for i in range(d):
-        for j in range(i):
-            both, apart = scatter(scaled[:, i] + scaled[:, j]), scatter(scaled[:, i] - scaled[:, j])
-            correlation[i, j] = correlation[j, i] = (both**2 - apart**2) / 4
+    correlation[first, second] = correlation[second, first] = (np.square(both) - np.square(apart)) / 4
     vectors: Values = np.linalg.eigh(correlation)[1]
     return vectors
+
+
+def tau_scale(sample: Values) -> tuple[Values, Values]:
+    """Location and scale of every column, (n, d) → (d,) each, by Maronna and Zamar's τ estimates.
+
+    A mean with Tukey's weights, and the root of a mean of squares that are cut off at 3 times the median
+    absolute deviation; made consistent at the normal distribution.
+    """
+    middle = np.median(sample, axis=0)
+    deviation = np.median(np.abs(sample - middle), axis=0)
+    unit = np.maximum(deviation, _TINY)
+    weights = np.square(np.maximum(0.0, 1 - np.square((sample - middle) / (_C1 * unit))))
+    location = (weights * (sample - middle)).sum(axis=0) / weights.sum(axis=0)
+    squares = np.square(np.minimum(np.abs((sample - middle - location) / unit), _C2)).mean(axis=0)
+    return middle + location, deviation * np.sqrt(squares / _CONSISTENCY)
 
 
 def f_tail(f: float, d1: float, d2: float) -> float:
