@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from torchwatch.text import printable
 
@@ -41,11 +42,16 @@ def onset(history: History, holds: Callable[[Mapping[str, Any]], Any]) -> int:
     return since
 
 
+def looked(history: History) -> npt.NDArray[np.int64]:
+    """The sampled steps, oldest first: those that timed the optimizer, or read the weights."""
+    timed, read = history.series("optimizer_s").steps, history.columns("weight_norms").steps
+    return timed if timed.size >= read.size else read
+
+
 def looks(history: History, since: int) -> int:
-    """Sampled steps from ``since`` on: those that timed the optimizer, or read the weights."""
-    timed = history.series("optimizer_s").steps
-    read = history.columns("weight_norms").steps
-    return max(int(timed.size - np.searchsorted(timed, since)), int(read.size - np.searchsorted(read, since)))
+    """Sampled steps from ``since`` on."""
+    steps = looked(history)
+    return int(steps.size - np.searchsorted(steps, since))
 
 
 def indices(value: Any, count: int) -> list[int]:

@@ -1,7 +1,7 @@
 """A model input is far from the scale that networks are made for.
 
 What it detects
-    Over the batches looked at so far, after the first 20 steps, a floating input has a mean beyond 5, a
+    Over the last 20 batches looked at, after the first 20 steps, a floating input has a mean beyond 5, a
     standard deviation above 10 or one below 0.01. An info; a warning where the loss never fell or gradients
     explode or vanish as well.
 
@@ -41,6 +41,7 @@ _EFFECTS = {
     "gradients explode": exploding_gradients,
     "gradients vanish": vanishing_gradients,
 }
+_BATCHES = 20
 _SHAPING = ("Flatten", "Unflatten", "Identity", "Dropout", "Permute", "Rearrange", "Unfold", "Upsample")
 
 
@@ -103,7 +104,7 @@ def _begins_with_norm(layout: Layout) -> bool:
 def _levels(history: History) -> list[_Level]:
     """Of each input that is judged what its batches have in common."""
     batches: dict[str, list[tuple[float, float, int]]] = {}
-    for stretch in history.stretches("inputs"):
+    for stretch in history.stretches("inputs", _BATCHES):
         for place, tensor in enumerate(_judged(stretch.value)):
             mean, std = tensor["mean"], tensor["std"]
             if math.isfinite(mean) and math.isfinite(std) and (std or not place):

@@ -45,11 +45,12 @@ class Limits:
 
 def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     """At most one finding, about the whole run."""
-    stale = _with_gradients(history)
-    if not stale.values.size:
+    last = history.series("stale_gradients", 1)
+    if not last.values.size:
         return NotReady("not watched yet")
-    if not stale.values[-1]:
+    if not last.values[0]:
         return []
+    stale = _with_gradients(history)
     clean = np.flatnonzero(stale.values == 0)
     run = stale.steps[int(clean[-1]) + 1 if clean.size else 0 :]
     if len(run) < max(1, limits.steps):

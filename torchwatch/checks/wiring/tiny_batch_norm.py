@@ -14,18 +14,23 @@ What to do
     LayerNorm, or the norm in evaluation mode where the statistics of pretraining are good.
 
 When it is fine
-    The last batch of an epoch may be small: a single such step does not count.
+    The last batch of an epoch may be small. Such steps do not count, also where every sampled step happens
+    to be one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
-from torchwatch.checks.wiring._map import in_force, indices, left_out, listed, looks, onset
+from torchwatch.checks.wiring._map import in_force, indices, left_out, listed, looked, looks, onset
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torchwatch.history import History
 
 
@@ -36,10 +41,12 @@ class Limits:
     Attributes:
         looks: watched steps in a row (steps).
         values: values per channel below which it counts (count, at most 4: more are not noted).
+        period: guard: 1 says nothing while every look may have met the last batch of an epoch (switch).
     """
 
     looks: int = 3
     values: int = 4
+    period: int = 1
 
 
 def find(history: History, limits: Limits) -> list[Finding] | NotReady:
@@ -49,8 +56,8 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
         return NotReady("not watched yet")
     if not state.get("small_batch_norms"):
         return []
-    since = onset(history, lambda found: found.get("small_batch_norms"))
-    if looks(history, since) < max(1, limits.looks):
+    since = onset(history, _is_small)
+    if looks(history, since) < max(1, limits.looks) or (limits.period and _comes_round(history, since)):
         return []
     values = dict(zip(state["small_batch_norms"], state.get("small_batch_values", ()), strict=False))
     few = {i: values[i] for i in indices(list(values), len(layout.layers)) if values[i] < limits.values}
@@ -71,6 +78,30 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
             threshold=float(limits.values),
         )
     ]
+
+
+def _is_small(state: Mapping[str, Any]) -> bool:
+    return bool(state.get("small_batch_norms"))
+
+
+def _comes_round(history: History, since: int) -> bool:
+    """Whether every look since then may have met the last batch of an epoch.
+
+    That takes an epoch whose length divides all distances between the looks. A large batch at such a distance
+    before them, or two looks at consecutive steps, exclude it.
+    """
+    steps = looked(history)
+    run = steps[np.searchsorted(steps, since) :]
+    distance = int(np.gcd.reduce(np.diff(run))) if run.size > 1 else 0
+    if distance == 1:
+        return False
+    large = 0
+    for stretch in history.stretches("wiring"):
+        if stretch.first >= since:
+            break
+        large = 0 if _is_small(stretch.value) else large or stretch.first
+    before = steps[np.searchsorted(steps, large or since) : np.searchsorted(steps, since)]
+    return not (distance and ((since - before) % distance == 0).any())
 
 
 CHECK = Check(
