@@ -56,6 +56,12 @@ def test_an_evaluation_before_the_first_step(tmp_path: Path) -> None:
     assert evals(records, "eval_loss") == {0: 5.0}
 
 
+def test_whole_epochs_are_ends_of_epochs(tmp_path: Path) -> None:
+    rows = [{"epoch": 0, "step": 0, "eval_loss": 5.0}, {"epoch": 1.0, "step": 50, "loss": 2.0}]
+    _, records = opened(tmp_path / "a.json", trainer_state([*rows, {"epoch": 2.0, "step": 100, "loss": 1.0}]))
+    assert [s.epoch for s in of_kind(records, Step)] == [0, 1]
+
+
 def test_scalars_as_text_and_literal_nan(tmp_path: Path) -> None:
     rows = [
         {"epoch": 0.1, "step": 1, "loss": "2.5", "learning_rate": "1e-05", "grad_norm": "3.0"},

@@ -115,6 +115,11 @@ def test_smallest_and_largest_loss_are_not_the_loss(tmp_path: Path) -> None:
     assert losses(records) == {1: 0.5, 2: 0.4}
 
 
+def test_a_scale_of_the_loss_is_no_loss(tmp_path: Path) -> None:
+    _, records = opened(tmp_path / "x", "epoch,loss_scale,cls_loss\n1,65536,0.5\n2,65536,0.4\n")
+    assert losses(records) == {1: 0.5, 2: 0.4}
+
+
 def test_nested_json_lines(tmp_path: Path) -> None:
     lines = [{"global_step": i, "train": {"loss": 1 / i}, "val": {"loss": 2 / i}} for i in range(1, 10)]
     _, records = opened(tmp_path / "x", json_lines(lines))
@@ -126,7 +131,7 @@ def test_dates_become_seconds_since_the_first(tmp_path: Path) -> None:
     lines = [{"step": i, "loss": 1.0, "timestamp": 1_766_310_282.5 + 10 * i} for i in range(5)]
     _, records = opened(tmp_path / "x", json_lines(lines))
     assert [s.time_s for s in of_kind(records, Step)] == [0, 10, 20, 30, 40]
-    backwards = [{"step": i, "loss": 1.0, "time": float(-i)} for i in range(5)]
+    backwards = [{"step": i, "loss": 1.0, "time": t} for i, t in enumerate([1.0, 9.0, 3.0, 4.0])]
     _, records = opened(tmp_path / "y", json_lines(backwards))
     assert {s.time_s for s in of_kind(records, Step)} == {0.0}
 
