@@ -16,6 +16,7 @@ import torch
 from torchwatch.check import select
 from torchwatch.config import WatchConfig
 from torchwatch.errors import ConfigError, ModelError, WatcherClosed
+from torchwatch.project import read_project
 from torchwatch.recorder import Sink
 from torchwatch.records import Alert
 from torchwatch.session import Session, Wanted, outcome_of
@@ -49,8 +50,9 @@ class Watcher:
         scaler: the loop's ``GradScaler``: skipped steps and the scale become exact.
         name: name of the run (default: the file's).
         hyperparameters: what you want to find again in the header.
-        limits: limits of checks, ``{"overfitting": {"patience": 5}}``.
-        ignore: checks that are not to run.
+        limits: limits of checks, ``{"overfitting": {"patience": 5}}``; each beats the one in
+            ``[tool.torchwatch.limits]`` of the working directory's ``pyproject.toml``.
+        ignore: checks that are not to run, besides those that ``[tool.torchwatch]`` ignores.
         sinks: where records go as well (default: alerts on standard error).
         on_alert: called with each :class:`~torchwatch.records.Alert` in the training thread at the next step
             boundary; what it raises is yours.
@@ -93,7 +95,7 @@ class Watcher:
         self._wanted = Wanted(
             path=Path(path) if path is not None else _default_path(model),
             config=self.config,
-            selection=select(self.config.limits, self.config.ignore),
+            selection=select(*read_project().under(self.config.limits, self.config.ignore)),
             name=name or "",
             hyperparameters=dict(hyperparameters or {}),
             recipe=recipe,

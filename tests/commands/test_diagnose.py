@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -172,3 +174,99 @@ def test_nothing_is_wider_than_the_terminal(
     shown = call(monkeypatch, "diagnose", faulty, terminal=True, width=width).out
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
     assert max(len(line.rstrip()) for line in plain.splitlines()) <= width
+
+
+PROJECT = """
+[tool.torchwatch]
+ignore = ["noisy-loss"]
+[tool.torchwatch.limits.loss-nonfinite]
+consecutive_steps = 1000
+"""
+
+
+@pytest.fixture
+def in_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "pyproject.toml").write_text(PROJECT, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_settings_of_the_working_directory_count_and_are_said(
+    faulty: Path, in_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = call(monkeypatch, "diagnose", faulty)
+    assert "no issue" in shown.out
+    assert shown.err == (
+        "torchwatch: pyproject.toml in this directory is used as well: "
+        "loss-nonfinite.consecutive_steps=1000, without noisy-loss\n"
+    )
+    body = json.loads(call(monkeypatch, "diagnose", faulty, "--json").out)
+    assert body["not_run"]["noisy-loss"] == "ignored"
+
+
+def test_options_beat_the_settings_of_the_working_directory(
+    faulty: Path, in_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = call(monkeypatch, "diagnose", faulty, "--limit", "loss-nonfinite.consecutive_steps=1")
+    assert "loss-nonfinite" in shown.out
+    arguments = ("--limit", "loss-nonfinite.consecutive_steps=1", "--ignore", "loss-spike", "--json")
+    body = json.loads(call(monkeypatch, "diagnose", faulty, *arguments).out)
+    ignored = [slug for slug, reason in body["not_run"].items() if reason == "ignored"]
+    assert ignored == ["loss-spike", "noisy-loss"]
+
+
+def test_a_run_recorded_with_the_same_settings_is_still_compared_with_what_was_seen_live(
+    in_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same = header(limits={"loss-nonfinite": {"consecutive_steps": 1000}}, ignore=["noisy-loss", "loss-spike"])
+    path = write_run(in_project / "run.jsonl", [same, *whole_run()[1:]])
+    shown = call(monkeypatch, "diagnose", path, "--json")
+    assert shown.err == ""
+    assert json.loads(shown.out)["replay_matches"] is not None
+
+
+def test_checks_that_the_run_ignored_stay_ignored(in_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = header(ignore=["loss-spike", "forgotten"])
+    path = write_run(in_project / "run.jsonl", [other, *faulty_run()[1:]])
+    body = json.loads(call(monkeypatch, "diagnose", path, "--json").out)
+    ignored = [slug for slug, reason in body["not_run"].items() if reason == "ignored"]
+    assert ignored == ["loss-spike", "noisy-loss"]
+
+
+def test_wrong_settings_of_the_working_directory_are_one_sentence(
+    faulty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.torchwatch]\nignore = ['noisy-los']\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    shown = call(monkeypatch, "diagnose", faulty)
+    assert (shown.code, shown.out) == (2, "")
+    assert shown.err == (
+        "torchwatch: pyproject.toml: [tool.torchwatch]: there is no check 'noisy-los'; "
+        "did you mean 'noisy-loss'?\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--ignore", "noisy-los"), "there is no check 'noisy-los'; did you mean 'noisy-loss'?"),
+        (("--limit", "overfiting.patience=5"), "there is no check 'overfiting'; did you mean 'overfitting'?"),
+        (("--limit", "overfitting.patient=5"), "has no limit 'patient'; did you mean 'patience'?"),
+    ],
+)
+def test_unknown_names_are_refused_with_the_nearest_match(
+    arguments: tuple[str, str], said: str, faulty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = call(monkeypatch, "diagnose", faulty, *arguments)
+    assert (shown.code, shown.out) == (2, "")
+    assert said in shown.err
+
+
+def test_as_a_user_runs_it(faulty: Path, in_project: Path) -> None:
+    command = [sys.executable, "-m", "torchwatch", "diagnose", faulty.name, "--fail-on", "critical"]
+    quiet = subprocess.run(command, cwd=in_project, capture_output=True, text=True, check=False)
+    assert quiet.returncode == 0, quiet.stderr
+    (in_project / "pyproject.toml").unlink()
+    loud = subprocess.run(command, cwd=in_project, capture_output=True, text=True, check=False)
+    assert (loud.returncode, loud.stderr) == (1, "")
+    assert "loss-nonfinite" in loud.stdout

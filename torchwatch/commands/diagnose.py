@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,14 +23,17 @@ from torchwatch.errors import ConfigError
 from torchwatch.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from rich.console import Console
     from rich.text import Text
 
     from torchwatch.diagnosis import Diagnosis
     from torchwatch.engine import Incident
+    from torchwatch.project import Project
     from torchwatch.records import Alert
+
+    Limits = dict[str, dict[str, Any]]
 
 
 @click.command("diagnose")
@@ -57,9 +60,10 @@ def command(
 ) -> int:
     """List everything that is or was wrong in a run, what belongs together, and what was not looked at.
 
-    All checks run over the file once more, with the limits that were in force when it was recorded. Works on
-    a run that is still being written. Of a distributed run the given rank's file is judged; with rank 0's the
-    ranks are compared too.
+    All checks run over the file once more, with the limits that were in force when it was recorded, those of
+    [tool.torchwatch] in the working directory's pyproject.toml, and those given here, which beat the others.
+    Works on a run that is still being written. Of a distributed run the given rank's file is judged; with
+    rank 0's the ranks are compared too.
 
     RUN can be a log of another tool: Hugging Face trainer_state.json, Ultralytics results.csv, Lightning
     metrics.csv, MAE/DeiT log.txt, detectron2 metrics.json, Keras history.csv, TensorBoard events, or any CSV
@@ -74,9 +78,10 @@ def command(
     """  # noqa: D301 - `\b` keeps click from filling the example
     from torchwatch.diagnosis import diagnose
 
+    chosen, ignored = in_force(run, columns, parsed_limits(limits), ignore)
     waiting = Waiting()
     try:
-        found = diagnose(run, limits=parsed_limits(limits), ignore=ignore, on_record=waiting, columns=columns)
+        found = diagnose(run, limits=chosen, ignore=ignored, on_record=waiting, columns=columns)
     finally:
         waiting.done()
     if as_json:
@@ -86,9 +91,45 @@ def command(
     return exit_code(found.issues, fail_on)
 
 
-def parsed_limits(texts: Iterable[str]) -> dict[str, dict[str, float]]:
+def in_force(
+    run: str, columns: Mapping[str, str] | None, limits: Limits, ignore: tuple[str, ...]
+) -> tuple[Limits, tuple[str, ...]]:
+    """The limits and ignores that are to replace the recorded ones: the project's, below those given.
+
+    Where the project says what the run was recorded with, nothing is replaced, so that the diagnosis can
+    still be compared with what was seen live.
+    """
+    from torchwatch.check import all_checks
+    from torchwatch.importers import open_run
+    from torchwatch.project import FILE, read_project
+    from torchwatch.records import RunHeader
+
+    project = read_project()
+    if not project.limits and not project.ignore:
+        return limits, ignore
+    with open_run(run, columns) as reader:
+        header = next(reader, None)
+    if not isinstance(header, RunHeader):
+        return limits, ignore  # the diagnosis says what is wrong with it
+    news = project.beside(header.limits, header.ignore)
+    if news.limits or news.ignore:
+        click.echo(f"torchwatch: {FILE} in this directory is used as well: {_named(news)}", err=True)
+    if ignore:
+        ignored = (*project.ignore, *ignore)
+    else:
+        known = tuple(slug for slug in header.ignore if slug in all_checks())
+        ignored = (*known, *news.ignore) if news.ignore else ()
+    return news.under(limits, ())[0], ignored
+
+
+def _named(project: Project) -> str:
+    limits = [f"{slug}.{n}={v}" for slug, values in project.limits.items() for n, v in values.items()]
+    return ", ".join([*limits, *(f"without {slug}" for slug in project.ignore)])
+
+
+def parsed_limits(texts: Iterable[str]) -> Limits:
     """``overfitting.patience=5`` as ``{"overfitting": {"patience": 5}}``. Raises ConfigError if malformed."""
-    limits: dict[str, dict[str, float]] = {}
+    limits: Limits = {}
     for text in texts:
         name, _, value = text.partition("=")
         check, _, limit = name.strip().partition(".")
