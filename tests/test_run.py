@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -141,6 +142,19 @@ def test_columns_belong_to_their_layout(tmp_path: Path) -> None:
     assert run.column_names == ("activations.rms", "grad_norms")
     assert run.column("weight_norms") is None
     assert run.column_segments("weight_norms") == []
+
+
+def test_a_layout_with_the_same_names_goes_on(tmp_path: Path) -> None:
+    run = run_of(
+        tmp_path,
+        layout(1, 2),
+        Step(step=1, grad_norms=column(1, 2)),
+        dataclasses.replace(layout(3, 2), coverage={"loss": "ok"}, flops_per_step=10.0),
+        Step(step=3, grad_norms=column(5, 6)),
+    )
+    seen = run.column("grad_norms")
+    assert seen is not None
+    assert (seen.steps.tolist(), seen.values.tolist()) == ([1, 3], [[1, 2], [5, 6]])
 
 
 def test_columns_beyond_the_bound_are_thinned_and_it_says_so(

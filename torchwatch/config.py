@@ -27,7 +27,7 @@ class WatchConfig:
         zoom_steps: after a warning, measure everything on that many steps (steps, default 50; at most that
             many in any 1,000; 0: never).
         sentinel: sum every output on every step so that the first NaN can be named. Default None: as long as
-            the budget allows.
+            the budget allows; without a budget always.
         blackbox_steps: measured steps that are kept in memory for the black box (steps, default 50).
         dead_window_samples: a unit is dead after this many samples without activity (samples, default 512).
         update_slice: elements per parameter that the update ratio reads (elements, default 4096).

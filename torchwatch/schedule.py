@@ -49,7 +49,8 @@ class Schedule:
     Attributes:
         gradients_every: steps between two measurements of gradients, on the ladder.
         activations_every: the same for all heavy probes.
-        sentinel: whether outputs are summed on every step; undecided (None), the budget turns it on.
+        sentinel: whether outputs are summed on every step; undecided (None), the budget turns it on, and
+            without a budget it is on.
         profiling: whether the host profiles by hand: then nothing heavy of ours gets in the way.
         zoomed: steps that were measured in full because of a warning.
     """
@@ -58,7 +59,7 @@ class Schedule:
         self.config = config
         self.gradients_every = config.gradients_every or 1
         self.activations_every = config.activations_every or _FIRST_ACTIVATIONS
-        self.sentinel = bool(config.sentinel)
+        self.sentinel = config.budget is None if config.sentinel is None else config.sentinel
         self.profiling = False
         self.zoomed = 0
         self._requested = False

@@ -26,7 +26,7 @@ interval is a bootstrap over blocks.
 
 One torch thread; {place}. Blocks whose bare neighbours disagree by more than twice the usual are left out,
 whatever the monitor did. A warm-up is not counted (at least {warm} s and 3 steps; with a budget 100 steps,
-at most {calibrate} s). Up to 0.1 s of steps of a block are decoded by torchwatch's recorder thread when the
+at most {calibrate} s). Up to 0.3 s of steps of a block are decoded by torchwatch's recorder thread when the
 block has ended.
 
 `everything` measures, on every step and without a budget, all that is on by default. What torchwatch says
@@ -102,6 +102,14 @@ def goals(measured: Mapping[str, Measured]) -> list[str]:
         mark = "met" if j.met else "**missed**"
         lines.append(f"| {j.claim} | {j.workload} | {j.goal} | {j.measured} | {mark} |")
     return lines if judged else []
+
+
+def spare() -> list[str]:
+    """What the second table is, as lines."""
+    said = """The same, but threads run on whatever core the system gives them: nothing else is busy, so that
+torchwatch's recorder has a core of its own. Most machines are nearer to this; the tables above and below are
+the worst case."""
+    return textwrap.wrap(said, 110)
 
 
 def how(efforts: Sequence[Effort], *, pinned: bool) -> list[str]:

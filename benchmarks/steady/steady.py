@@ -147,8 +147,6 @@ def observe(path: Path, steps: int, *, bare: bool = False) -> list[Sample]:
 
 def count(path: Path) -> FileCounts:
     """Read a run file as plain lines."""
-    from torchwatch.records import STEP_COLUMNS
-
     by_kind: Counter[str] = Counter()
     scalar_bytes = scalar_steps = dropped = 0
     end: dict[str, object] = {}
@@ -156,8 +154,8 @@ def count(path: Path) -> FileCounts:
         body = orjson.loads(line)
         by_kind[body["kind"]] += len(line)
         if body["kind"] == "steps":
-            scalars = {k: v for k, v in body.items() if k not in STEP_COLUMNS}
-            scalar_bytes += len(orjson.dumps(scalars)) + 1
+            columns = body.pop("columns", None)
+            scalar_bytes += len(line) if columns is None else len(orjson.dumps(body)) + 1
             scalar_steps += body["count"]
         elif body["kind"] == "interval":
             dropped += body.get("dropped", 0)

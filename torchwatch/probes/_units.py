@@ -99,7 +99,7 @@ class UnitWindows:
         """Take in what a step saw; the shares of the keys among it whose window is full."""
         found = []
         for device, pooled in _by_device(calls).items():
-            keys = sorted(key for key in pooled if self._has_room(key))
+            keys = sorted(key for key in pooled if self._admits(key))
             if not keys:
                 continue
             row = self._rows.get(device)
@@ -111,9 +111,13 @@ class UnitWindows:
                 found.append(shares)
         return found
 
-    def _has_room(self, key: Key) -> bool:
-        """Whether the key is known, or its layer has few others: memory is bounded."""
-        return key in self._counts or sum(layer == key[0] for layer, _ in self._counts) < _WIDTHS
+    def _admits(self, key: Key) -> bool:
+        """Whether the key is known, or its layer has few others, and it becomes known: memory is bounded."""
+        if key not in self._counts:
+            if sum(layer == key[0] for layer, _ in self._counts) >= _WIDTHS:
+                return False
+            self._counts[key] = _Count()
+        return True
 
     def _arrange(self, device: torch.device, keys: list[Key], before: _Row | None) -> _Row:
         """Other layers ran than in the step before: those that rest keep what they had."""
@@ -123,7 +127,6 @@ class UnitWindows:
                 self._resting[device, key] = tuple(p.clone() for p in part)
         parts = []
         for key in keys:
-            self._counts.setdefault(key, _Count())
             rested = self._resting.pop((device, key), None)
             parts.append(_nothing(key[1], device) if rested is None else rested)
         silent, older, newer = (torch.cat(column) for column in zip(*parts, strict=True))

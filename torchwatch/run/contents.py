@@ -139,7 +139,7 @@ class _ColumnStore(_Thinning[tuple[int, Column, Layout]]):
     def series(self) -> list[ColumnSeries]:
         segments: list[tuple[Layout, list[int], list[Column]]] = []
         for step, values, layout in self.items:
-            if not segments or segments[-1][0] is not layout:
+            if not segments or not _same_names(segments[-1][0], layout):
                 segments.append((layout, [], []))
             segments[-1][1].append(step)
             segments[-1][2].append(values)
@@ -147,6 +147,14 @@ class _ColumnStore(_Thinning[tuple[int, Column, Layout]]):
             ColumnSeries(np.array(steps, np.int64), np.stack(rows), layout, self.every)
             for layout, steps, rows in segments
         ]
+
+
+def _same_names(one: Layout, other: Layout) -> bool:
+    """Whether columns mean the same under both: a layout is also written when only its coverage changed."""
+    return one is other or (
+        [x.name for x in one.layers] == [x.name for x in other.layers]
+        and [p.name for p in one.parameters] == [p.name for p in other.parameters]
+    )
 
 
 @dataclass
