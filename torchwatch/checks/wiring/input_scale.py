@@ -91,7 +91,8 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     if not off:
         return []
     effects = [words for words, check in _EFFECTS.items() if _is_loud(history, check)]
-    return [_finding(max(off)[1], effects, limits)]
+    worst = max(off)[1]
+    return [_finding(worst, _onset(history, worst, limits), effects, limits)]
 
 
 def _begins_with_norm(layout: Layout) -> bool:
@@ -145,7 +146,20 @@ def _is_loud(history: History, check: Any) -> bool:
     return any((check.CHECK.severity if f.severity is None else f.severity) > Severity.INFO for f in found)
 
 
-def _finding(level: _Level, effects: list[str], limits: Limits) -> Finding:
+def _onset(history: History, level: _Level, limits: Limits) -> int:
+    """The first step of the batches in a row that were off by themselves, up to those looked at."""
+    since = level.first
+    for stretch in reversed(history.stretches("inputs")):
+        same = [t for t in _judged(stretch.value) if str(t.get("name")) == level.name]
+        if stretch.first >= since or not same:
+            continue
+        if _distance(level._replace(mean=same[0]["mean"], std=same[0]["std"]), limits) <= 1:
+            break
+        since = stretch.first
+    return since
+
+
+def _finding(level: _Level, since: int, effects: list[str], limits: Limits) -> Finding:
     follows = f" At the same time {' and '.join(effects)}." if effects else ""
     tiny = level.std < limits.std_low and abs(level.mean) <= limits.mean
     wrong_mean = abs(level.mean) > limits.mean and level.std <= limits.std_high
@@ -155,7 +169,7 @@ def _finding(level: _Level, effects: list[str], limits: Limits) -> Finding:
     return Finding(
         title=f"Input {printable(level.name)} has mean {number(level.mean)} and standard deviation "
         f"{number(level.std)}",
-        since_step=level.first,
+        since_step=since,
         detail=f"Over {level.batches} batches looked at.{follows}",
         severity=Severity.WARNING if effects else Severity.INFO,
         metric="inputs.mean" if wrong_mean else "inputs.std",
