@@ -1,5 +1,8 @@
 from pathlib import Path
 
+import pytest
+
+from tests.helpers_cli import call
 from tests.importers.reading import evals, losses, notes, of_kind, opened
 from torchwatch.records import Step
 
@@ -33,6 +36,16 @@ def test_appended_runs_leave_the_last(tmp_path: Path) -> None:
     assert losses(records) == {1: 2.0, 2: 1.0, 3: 0.666666667}
     assert len(evals(records, "val_loss")) == 3
     assert notes(records).count("another run in the same file, 5 earlier lines left out") == 2
+
+
+def test_command_says_what_was_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "history.csv"
+    path.write_text(history() + history(3))
+    shown = call(monkeypatch, "diagnose", path)
+    assert shown.code == 0
+    assert "another run in the same file, 5 earlier lines left out" in shown.err
+    assert "Its steps are epochs, counted from 1." in shown.err
+    assert "imported: 3 steps, 3 epochs" in shown.out
 
 
 def test_an_unfinished_row_is_counted(tmp_path: Path) -> None:

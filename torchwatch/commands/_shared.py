@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from torchwatch.text import duration
+from torchwatch.text import duration, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -125,6 +125,7 @@ class Waiting:
     """Says on standard error how far a long reading got; nothing in the first two seconds.
 
     Call it with every record; on a terminal one line is refreshed, elsewhere a line comes every 30 seconds.
+    What importing a log had to decide (which of several runs, which column) is said at the end.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -135,10 +136,13 @@ class Waiting:
         self._began_s = clock()
         self._due_s = self._began_s + _PATIENCE_S
         self._on_screen = False
+        self._decided: list[str] = []
 
     def __call__(self, record: Record) -> None:
         """Take in a record that was just read."""
         self.progress.feed(record)
+        if record.kind == "note" and getattr(record, "topic", "") == "import":
+            self._decided.append(getattr(record, "message", ""))
         now = self._clock()
         if now >= self._due_s:
             self._say(f"reading: step {self.progress.step:,}, {duration(now - self._began_s)} so far")
@@ -155,6 +159,8 @@ class Waiting:
         """Wipe the line; the progress at the last record."""
         if self._on_screen:
             click.echo("\r\x1b[2K", nl=False, err=True, color=True)
+        for sentence in self._decided:
+            click.echo(f"torchwatch: {printable(sentence)}", err=True)
         return self.progress
 
 
