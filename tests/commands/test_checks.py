@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -40,3 +42,26 @@ def test_table_fits_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         shown = call(monkeypatch, "checks", terminal=True, width=width).out
         plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
         assert max(len(line.rstrip()) for line in plain.splitlines()) <= width
+
+
+def test_an_unknown_category_is_refused_with_all_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = call(monkeypatch, "checks", "--category", "architectur")
+    assert (shown.code, shown.out) == (2, "")
+    assert all(repr(c.value) in shown.err for c in Category)
+
+
+ARCHITECTURE = [
+    "cnn-conv-bottleneck", "cnn-early-channel-explosion", "cnn-fc-dominates", "cnn-large-kernel",
+    "cnn-missing-pooling", "rnn-bidirectional", "rnn-depth", "rnn-hidden-ratio", "rnn-long-sequence",
+    "transformer-embedding-size", "transformer-head-split", "transformer-norm-placement",
+    "transformer-position-capacity",
+]  # fmt: skip
+
+
+def test_as_a_user_runs_it() -> None:
+    command = [sys.executable, "-m", "torchwatch", "checks", "--category", "architecture"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [line.split()[0] for line in shown.stdout.splitlines()[1:]] == ARCHITECTURE
+    assert shown.stderr == ""
+    listed = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    assert [entry["check"] for entry in json.loads(listed.stdout)] == ARCHITECTURE

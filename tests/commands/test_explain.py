@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -69,3 +71,13 @@ def test_limit_notes_span_lines() -> None:
 
     check = dataclasses.replace(all_checks()["overfitting"], limits=Limits())
     assert limit_notes(check) == {"first": "one and more (steps).", "second": "two."}
+
+
+def test_as_a_user_runs_it() -> None:
+    command = [sys.executable, "-m", "torchwatch", "explain", "rnn-depth"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = shown.stdout.splitlines()
+    assert lines[0] == "rnn-depth  info  architecture, looks at every interval, layout"
+    assert lines[2] == "Many recurrent layers lie on top of each other."
+    assert any(line.split() == ["needs", "layout"] for line in lines)
+    assert any(line.startswith("layers ") and line.split()[1] == "4" for line in lines)
