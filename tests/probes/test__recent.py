@@ -76,10 +76,13 @@ def test_units_are_not_kept_without_end() -> None:
 
 def test_the_last_few_are_known_and_the_oldest_forgotten() -> None:
     recent, tensors = RecentUnits(), [torch.ones(1, 1) for _ in range(40)]
+    sizes = []
     for i, x in enumerate(tensors):
         recent.add(x, 1, units(i))
-    known = [i for i, x in enumerate(tensors) if recent.get(x, 1) is not None]
-    assert known == list(range(40 - len(known), 40))
-    assert 2 <= len(known) < 20
+        known = [j for j, y in enumerate(tensors) if recent.get(y, 1) is not None]
+        assert known == list(range(i + 1 - len(known), i + 1))
+        sizes.append(len(known))
+    assert sizes == sorted(sizes), "one at a time"
+    assert 2 <= sizes[-1] < 20
     recent.clear()
     assert all(recent.get(x, 1) is None for x in tensors)
