@@ -8,6 +8,7 @@ from tests.helpers_cli import call
 from tests.importers.reading import evals, losses, notes, of_kind, opened, trainer_state
 from torchwatch import diagnose
 from torchwatch.errors import NotARunFile
+from torchwatch.history import History
 from torchwatch.importers import open_run
 from torchwatch.records import End, Epoch, Eval, Interval, RunHeader, Step
 
@@ -120,6 +121,26 @@ def test_a_resume_is_told_by_its_epoch(tmp_path: Path) -> None:
     _, records = opened(tmp_path / "a.json", trainer_state(rows))
     assert "goes back at step 130" in notes(records)
     assert len(of_kind(records, Step)) == 20
+
+
+def warming_up(path: Path, rates: list[float]) -> History:
+    rows = [
+        {"epoch": i / 40, "step": 50 * i, "loss": 2.0, "learning_rate": r} for i, r in enumerate(rates, 1)
+    ]
+    history = History()
+    for record in opened(path, trainer_state(rows))[1]:
+        history.add(record)
+    return history
+
+
+def test_warm_up_is_seen_at_sparse_rows_too(tmp_path: Path) -> None:
+    rising = [1e-5 * i for i in range(1, 21)]
+    history = warming_up(tmp_path / "a.json", [*rising, *reversed(rising)])
+    assert (history.warm_up_end(), history.lr_rises()) == (1000, [])
+    history = warming_up(
+        tmp_path / "a.json", [*[1e-5] * 5, 1e-4, *[1e-5] * 5]
+    )  # a rise after rows of one rate is none
+    assert (history.warm_up_end(), history.lr_rises()) == (20, [300])
 
 
 def test_intervals_have_ten_rows_where_the_log_is_long(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ class Intake:
         self._see(n for n, v in values.items() if v is not None)
         self._scalars.put(record.step, values)
         if rate is not None:
-            self._rate.put(record.step, record.epoch, rate)
+            self._rate.put(record.step, record.epoch, rate, gap=record.step - self.step)
         self._maps.take_step(record)
         self._put_columns(record.step, record)
         self._at(record.step, record.epoch, record.time_s)
