@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,3 +36,24 @@ def compare(
     alerts = engine.compare(run)
     assert not engine.failed, engine.failed
     return engine, alerts
+
+
+def train_on_two_ranks(how: str, folder: Path) -> Path:
+    """Two processes of :mod:`tests.checks.rank_training`; the path of rank 0's file."""
+    root = Path(__file__).resolve().parent.parent.parent
+    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "tests.checks.rank_training", how, str(rank), str(folder)],
+            cwd=root,
+            env={**environment, "PYTHONPATH": str(root)},
+        )
+        for rank in range(2)
+    ]
+    try:
+        codes = [process.wait(timeout=120) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert codes == [0, 0]
+    return folder / "run.jsonl"
