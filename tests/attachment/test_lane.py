@@ -156,11 +156,11 @@ def test_a_named_boundary_ends_lanes_for_good(tmp_path) -> None:
 
 
 def test_the_newest_step_stays_when_a_block_is_handed_over() -> None:
-    lane = Lane(flush_s=0.1)  # 2.5 times that
+    lane = Lane(flush_s=0.1)  # four times that
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
     lane.enter(optimizer, 11, 1000, 0, 1.0)
     for number in range(1, 5):
-        assert lane.stepped(1.0 + 0.07 * number) == (number == 4)
+        assert lane.stepped(1.0 + 0.11 * number) == (number == 4)
         lane.put_at_last({"loss": float(number)})
         assert not lane.ended
     block = lane.hand_over()

@@ -16,7 +16,7 @@ _LOOK = 3
 _PLAIN_TYPES = (float, int)
 _LONGEST = 1024
 _MOST_LOGGED = 64 * _LONGEST
-_PATIENCE, _LATEST_S = 2.5, 0.5
+_PATIENCE, _LATEST_S = 4.0, 0.5
 
 
 class Lane:
@@ -24,11 +24,11 @@ class Lane:
 
     On sub-millisecond steps even one norm per parameter costs more than the budget, so that nearly all steps
     are plain; everything that a frame needs would cost a multiple of the step. A block of them goes to the
-    recorder four times a second. The newest step stays here, since its loss may be logged after it.
+    recorder every 0.4 s. The newest step stays here, since its loss may be logged after it.
 
     Args:
         flush_s: how often the recorder looks; a pass of the checks over a block costs the same however long
-            it is, so that blocks are handed over 2.5 times less often, but twice a second at least.
+            it is, so that blocks are handed over four times less often, but twice a second at least.
     """
 
     __slots__ = (
