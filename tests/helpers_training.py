@@ -15,7 +15,7 @@ from torchwatch import WatchConfig, Watcher
 from torchwatch.records import Record
 from torchwatch.runfile import read_records
 
-CONFIG = WatchConfig(budget=None, terminal=False, energy=False, interval_steps=50)
+CONFIG = WatchConfig(budget=None, terminal=False, energy=False, interval_steps=50, zoom_steps=0)
 
 Batch = tuple[Tensor, Tensor]
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torchwatch.history import History
 
 _NEAR_BEST = 0.05
+_LEAST_FALL = 0.05
 
 
 def onset(history: History, ends: npt.NDArray[np.int64], holds: npt.NDArray[np.bool_]) -> int:
@@ -35,13 +36,14 @@ def first_step(history: History, last_step: int) -> int:
 def loss_is_at_its_best(history: History) -> bool:
     """Whether the last interval's loss lies within 5 % of its whole fall from the best; then nothing is lost.
 
-    False where no loss is known, and in the first interval.
+    False where no loss is known, in the first interval, and where it fell by less than 5 % of its first
+    level: that is no learning.
     """
     losses = history.interval_series("loss_mean").values
     if losses.size < 2 or not np.isfinite(losses).all():
         return False
     fall = losses[0] - losses.min()
-    return bool(fall > 0 and losses[-1] <= losses.min() + _NEAR_BEST * fall)
+    return bool(fall > _LEAST_FALL * abs(losses[0]) and losses[-1] <= losses.min() + _NEAR_BEST * fall)
 
 
 def is_converged(history: History, share: float) -> bool:

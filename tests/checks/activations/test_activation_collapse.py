@@ -3,8 +3,12 @@
 import dataclasses
 
 import pytest
+import torch
+from torch import nn
+from torch.nn import functional
 
 from tests.helpers_checks import assert_fires, assert_quiet, layout, records, run_check
+from tests.helpers_training import classes, trained
 from torchwatch.records import LayerInfo
 
 SLUG = "activation-collapse"
@@ -113,3 +117,49 @@ def test_limits():
     assert_quiet(SLUG, run(falls(151, low=5e-4)), limits={"batch_std": 1e-4})
     assert_quiet(SLUG, run(falls(151)), limits={"intervals": 6})
     assert_fires(SLUG, run(falls(151)), limits={"intervals": 1}, by=200)
+
+
+def with_cosine(cosine, std=0.5, low=1e-5):
+    columns = {
+        "activations.batch_std": falls(151, low=low),
+        "activations.std": std,
+        "activations.rms": 1.0,
+        "activations.cosine": cosine,
+    }
+    return records(steps=400, columns=columns, columns_every=10)
+
+
+def test_the_measured_cosine_decides():
+    alert = assert_fires(SLUG, with_cosine([0.1, 0.9999, 0.1]), layer="1", by=300)
+    assert "Mean cosine of two samples 0.9999, measured" in alert.detail
+    assert_quiet(SLUG, with_cosine([0.1, 0.99, 0.1]))
+    assert_fires(SLUG, with_cosine([0.1, 0.9999, 0.1], std=1e-3, low=8e-4), layer="1")
+
+
+def test_where_no_cosine_was_measured_it_is_estimated():
+    assert_fires(SLUG, with_cosine(lambda s: [0.1, 0.9999 if s == 200 else None, 0.1]), layer="1", by=300)
+    assert_quiet(SLUG, with_cosine(lambda s: [0.1, 0.9999 if s == 200 else None, 0.1], std=1e-3, low=8e-4))
+
+
+@pytest.mark.parametrize("decay", [0.1, 0.0])
+def test_a_real_decay_that_leaves_only_the_biases(decay, tmp_path):
+    batch = classes()
+
+    def loss(model, step):
+        x = batch(step)[0]
+        generator = torch.Generator().manual_seed(step)
+        one, other = (model(x + 0.3 * torch.randn(x.shape, generator=generator)) for _ in range(2))
+        return functional.mse_loss(one, other)
+
+    def optimizer(model):
+        weights, biases = [model[0].weight, model[2].weight], [model[0].bias, model[2].bias]
+        return torch.optim.SGD([{"params": weights, "weight_decay": decay}, {"params": biases}], lr=0.5)
+
+    made = trained(
+        tmp_path, lambda: nn.Sequential(nn.Linear(20, 64), nn.Tanh(), nn.Linear(64, 64)), loss,
+        activations_every=5, optimizer=optimizer,
+    )  # fmt: skip
+    if decay:
+        assert "measured" in assert_fires(SLUG, made, severity="warning", layer="2").detail
+    else:
+        assert_quiet(SLUG, made)
