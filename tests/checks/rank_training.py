@@ -23,9 +23,10 @@ STEPS = 80
 
 def train(how: str, rank: int, folder: Path) -> None:
     torch.manual_seed(0 if how != "unlike" else rank)
-    model: nn.Module = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 4))
+    middle = nn.ReLU()
+    model: nn.Module = nn.Sequential(nn.Linear(16, 64), middle, nn.Linear(64, 4))
     if how == "slow" and rank == 1:
-        model[1].register_forward_hook(lambda *_: time.sleep(0.01))
+        middle.register_forward_hook(lambda *_: time.sleep(0.01))
     if how in ("plain", "slow"):
         model = nn.parallel.DistributedDataParallel(model)
     torch.manual_seed(1 + rank)
