@@ -111,3 +111,17 @@ def test_not_run_without_a_validation_loss():
 def test_near_miss_training_falls_now_and_then_but_rises():
     train = [2.0, 1.5, 1.0, 0.8, 0.6, 0.9, 0.8, 1.2, 1.1, 1.5, 1.4]
     assert_quiet(SLUG, run(VAL, train=train))
+
+
+def test_only_noted_while_accuracy_rises_slowly():
+    rng = np.random.default_rng(0)
+    val = [*VAL[:5], *[0.52 + 0.03 * i for i in range(25)]]
+    train = [2.0 * 0.85**i for i in range(30)]
+    slow = [0.9 - 0.5 * np.exp(-i / 10) + 0.004 * rng.standard_normal() for i in range(30)]
+    assert_quiet(SLUG, run(val, train=train, other=slow), allow_info=True)
+
+
+def test_the_best_evaluation_may_come_before_the_first_training_loss():
+    late = run(VAL[4:], train=[2.0 * 0.75**i for i in range(7)])
+    late = [r for r in late if getattr(r, "step", None) is None or r.step >= 20 or not hasattr(r, "loss")]
+    assert_fires(SLUG, late, severity="warning", since=(20, 20))

@@ -109,6 +109,17 @@ def test_near_miss_declared_augmentation():
     assert_fires(SLUG, augmented, limits={"augmentation": 0})
 
 
+def test_near_miss_images_are_usually_augmented():
+    image = layout([LayerInfo("0", "Conv2d", 10, order=0, inputs=[[8, 3, 32, 32]], outputs=[[8, 4, 30, 30]])])
+    assert_quiet(SLUG, run(LOW, layers=image))
+    assert_fires(SLUG, run(LOW, layers=image), limits={"augmentation": 0})
+    assert_fires(SLUG, run(LOW, layers=image, declare={"augmentation": False}))
+
+
+def test_near_miss_layers_that_were_not_seen():
+    assert_quiet(SLUG, run(LOW, layers=layout([])))
+
+
 def test_near_miss_warm_up():
     warm = run(LOW, lr=[1e-5 * n for n in range(1, 201)])
     assert_quiet(SLUG, warm)

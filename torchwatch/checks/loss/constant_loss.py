@@ -1,7 +1,9 @@
 """The loss has exactly the same value in every step.
 
 What it detects
-    At least 20 losses in a row are equal in every bit although the batches differed, after warm-up.
+    At least 20 losses in a row are equal in every bit although the batches differed, after warm-up. Where
+    weights move under a gradient all the same it takes 200: then the loss that is logged is not the one that
+    is trained on.
 
 Why it matters
     Every batch has its own loss, so a value that never moves does not depend on the batch: the loss is not
@@ -16,8 +18,8 @@ When it is fine
     A loss of exactly 0 after a fall has nothing more to learn from (a hinge or a margin that every batch
     meets): it is only noted, as is a constant near the end of a fall, and any constant of adversarial and
     reinforcement losses. Losses in half precision or rounded to four decimals repeat themselves by chance,
-    so there it takes many more steps. Training on one and the same batch is left alone, and weights that
-    stand still as well are ``no-op-step``.
+    so there it takes 200 steps too, and a running value that is logged again and again makes stairs. Training
+    on one and the same batch is left alone, and weights that stand still as well are ``no-op-step``.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
-from torchwatch.checks.loss._curves import first_level, plays_against_itself
+from torchwatch.checks.loss._curves import Values, first_level, plays_against_itself
 from torchwatch.history import History
 from torchwatch.text import number
 
@@ -42,8 +44,9 @@ class Limits:
 
     Attributes:
         steps: equal losses in a row (steps).
-        coarse_steps: guard: as many in a row where the value could have been rounded: to half precision, or
-            to four decimals (steps).
+        coarse_steps: guard: as many in a row where the value could have been rounded (to half precision, or
+            to four decimals), or weights move under a gradient (steps).
+        stairs: guard: as many times as long as any equal losses before (ratio).
         start_steps: a constant that begins within so many first losses was there from the start (steps).
         level: guard: a constant that came later is only noted at or below this share of the first level
             (share).
@@ -55,6 +58,7 @@ class Limits:
 
     steps: int = 20
     coarse_steps: int = 200
+    stairs: float = 3.0
     start_steps: int = 20
     level: float = 0.1
     warm_up: int = 1
@@ -73,11 +77,13 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
         return []
     if limits.warm_up and history.step <= history.warm_up_end():
         return []
-    if limits.coarse_steps > needed and _is_coarse(value):
+    if limits.coarse_steps > needed and (_is_coarse(value) or _learns(history, needed)):
         steps, values = history.series("loss", limits.coarse_steps)
         if values.size < limits.coarse_steps or (values != value).any():
             return []
     differ = _inputs_differ(history, int(steps[0]))
+    if limits.stairs and _is_staircase(history.series("loss").values, limits):
+        return []
     if (limits.inputs and differ is False) or (limits.moving and _stands_still(history, needed)):
         return []
     return [_finding(history, value, differ=differ, limits=limits)]
@@ -102,6 +108,19 @@ def _inputs_differ(history: History, since: int) -> bool | None:
 def _stands_still(history: History, count: int) -> bool:
     ratios, norms = history.series("update_ratio", count).values, history.series("grad_norm", count).values
     return bool(ratios.size and not ratios.any() and norms.any())
+
+
+def _learns(history: History, count: int) -> bool:
+    """Whether weights move under a gradient, as far as it was measured."""
+    ratios, norms = history.series("update_ratio", count).values, history.series("grad_norm", count).values
+    return bool(ratios.any() and norms.any())
+
+
+def _is_staircase(values: Values, limits: Limits) -> bool:
+    """Whether the losses before the last stretch of equal ones came in stretches not much shorter."""
+    ends = np.flatnonzero(np.append(values[1:] != values[:-1], True))
+    lengths = np.diff(ends, prepend=-1)
+    return bool(lengths.size > 1 and lengths[-1] < limits.stairs * lengths[:-1].max())
 
 
 def _onset(history: History, value: float, limits: Limits) -> tuple[int, bool]:
@@ -133,7 +152,7 @@ def _finding(history: History, value: float, *, differ: bool | None, limits: Lim
     reason = _excuse(history, value, differ=differ, from_start=from_start, limits=limits)
     if reason is None and value == 0 and gradient.any():
         reason = "there is a gradient all the same, as in losses whose value means nothing"
-    sure = from_start and not _is_coarse(value)
+    sure = from_start and not _is_coarse(value) and not _learns(history, max(2, limits.steps))
     severity = Severity.INFO if reason else Severity.CRITICAL if sure else Severity.WARNING
     gradients = f" The gradient norm is {number(float(gradient[0]))}." if gradient.size else ""
     return Finding(

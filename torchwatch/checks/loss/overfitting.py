@@ -34,6 +34,8 @@ from torchwatch.history import History, Series
 from torchwatch.statistics import noise, noise_at, slope_bounds
 from torchwatch.text import number, percent, printable
 
+_TREND_EVALS = 8
+
 _SNIPPET = """\
 if val_loss < best:
     best, waited = val_loss, 0
@@ -118,17 +120,22 @@ def _memorised(history: History, train: Values) -> np.ndarray[tuple[int], np.dty
 
 def _train_fell(history: History, train: Values, best: int) -> bool:
     recent = train[-3:]
-    now, then = float(np.median(recent)), float(train[best])
+    # Before the first loss was logged nothing is known: the first level after it is an even lower one.
+    known = train[best:][np.isfinite(train[best:])]
+    now, then = float(np.median(recent)), float(known[0]) if known.size else math.nan
     return now < then or bool(_memorised(history, recent).all())
 
 
 def _improves(quality: Series, patience: int) -> bool:
-    """Whether one of the last evaluations beat all before by more than the metric's noise."""
+    """Whether the last evaluations beat all before by more than noise, or the metric rises for certain."""
     values, count = quality.values, max(1, patience)
     if values.size <= count:
         return False
     sigma = noise(values)
-    return float(values[-count:].max() - values[:-count].max()) > (0.0 if math.isnan(sigma) else sigma)
+    if float(values[-count:].max() - values[:-count].max()) > (0.0 if math.isnan(sigma) else sigma):
+        return True
+    last = slice(-max(_TREND_EVALS, 3 * count), None)
+    return slope_bounds(quality.steps[last], values[last])[0] > 0
 
 
 def _finding(history: History, name: str, val: Series, best: int, train: Values, limits: Limits) -> Finding:

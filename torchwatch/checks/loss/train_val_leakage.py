@@ -4,7 +4,8 @@ What it detects
     In three evaluations in a row a validation metric equals its training twin (``val_accuracy`` and
     ``train_accuracy`` or ``accuracy``) to four digits, with values that change. Or the validation loss lies
     below the training loss of the steps that follow it by more than 10 % and 3 σ, although the model has no
-    dropout and no augmentation was declared.
+    dropout and no augmentation was declared. Images are taken for augmented unless that is declared too
+    (``declare={"augmentation": False}``), and nothing is said where the layers were not seen.
 
 Why it matters
     If validation samples are in the training set, validation says nothing about new data, and every choice
@@ -38,6 +39,7 @@ from torchwatch.text import number, percent, printable
 _TRIVIAL = frozenset({0.0, 1.0, 100.0})
 _PREFIXES = ("val_", "valid_", "validation_", "eval_", "test_")
 _LEAST_EVALS = 6
+_IMAGE_AXES = 4
 _RATES = ("dropout", "drop_prob", "dropout_p")
 
 
@@ -51,7 +53,8 @@ class Limits:
         sigmas: smallest distance of the validation loss below the training loss (σ of their difference).
         below: guard: and as large a share of the training loss (share).
         dropout: guard: 1 says nothing of losses where the model has dropout (switch).
-        augmentation: guard: 1 says nothing of losses where augmentation was declared (switch).
+        augmentation: guard: 1 says nothing of losses where augmentation was declared, nor of images (or
+            anything else of four axes or more) where it was not declared to be absent (switch).
         warm_up: guard: 1 leaves out evaluations within warm-up (switch).
     """
 
@@ -134,7 +137,7 @@ def _twin(metrics: Mapping[str, float | None], logged: list[Series], step: int, 
 
 
 def _too_low(history: History, name: str, needed: int, limits: Limits) -> Finding | None:
-    if limits.augmentation and history.declared.get("augmentation"):
+    if limits.augmentation and _may_be_augmented(history):
         return None
     val = tail(history.eval_series(name))
     if val.values.size < max(needed + 1, _LEAST_EVALS) or not val.values[-needed - 1 :].min() > 0:
@@ -174,14 +177,24 @@ def _train_error(history: History, evals: Steps, needed: int) -> float:
     return float(np.median(spread)) / math.sqrt(max(1.0, length)) if spread.size else 0.0
 
 
+def _may_be_augmented(history: History) -> bool:
+    declared = history.declared.get("augmentation")
+    if declared is not None:
+        return bool(declared)
+    called = [x for x in history.layout.layers if x.order is not None] if history.layout is not None else []
+    first = min(called, key=lambda x: x.order or 0, default=None)
+    return first is not None and any(len(shape) >= _IMAGE_AXES for shape in first.inputs)
+
+
 def _has_dropout(history: History) -> bool:
-    """Whether a layer drops something, as far as its type and its numbers tell."""
-    for layer in history.layout.layers if history.layout is not None else ():
+    """Whether a layer drops something, as far as its type and its numbers tell; True where none was seen."""
+    layers = history.layout.layers if history.layout is not None else ()
+    for layer in layers:
         names = ("p", *_RATES) if "Drop" in layer.type else _RATES
         rates = [r for n in names if isinstance(r := layer.attributes.get(n), (int, float))]
         if any(rates) or ("Drop" in layer.type and not rates):
             return True
-    return False
+    return not layers
 
 
 CHECK = Check(
