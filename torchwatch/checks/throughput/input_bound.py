@@ -79,6 +79,8 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     stretches = _stretches(history.intervals[-_REMEMBERED:], max(1, limits.steps))
     if len(stretches) < needed:
         return NotReady(f"needs {needed} stretches of {limits.steps} steps")
+    if _hardly_waits(history.intervals, stretches[needed - 1][0], limits):
+        return []
     waits = [_wait(history, first, last, limits) for first, last in stretches[:needed]]
     level = min(_level(w, limits) for w in waits)
     if not level or waits[0] is None or _total(history) < limits.total_wait_s:
@@ -89,6 +91,16 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
             break
         since = first
     return [_finding(history, waits[0], level, since, limits)]
+
+
+def _hardly_waits(intervals: Sequence[Interval], since: int, limits: Limits) -> bool:
+    """Whether the intervals from a step on waited for less than half of what counts."""
+    for interval in reversed(intervals):
+        if interval.last_step < since:
+            break
+        if interval.wait_share is None or interval.wait_share >= limits.info / 2:
+            return False
+    return True
 
 
 def _level(wait: _Wait | None, limits: Limits) -> int:
