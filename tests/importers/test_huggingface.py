@@ -57,6 +57,55 @@ def test_an_evaluation_before_the_first_step(tmp_path: Path) -> None:
     assert evals(records, "eval_loss") == {0: 5.0}
 
 
+SCORES = {
+    "eval_class_a_f1": 0.5,
+    "eval_accuracy": 0.6,
+    "eval_loss": 1.0,
+    "eval_overall_f1": 0.7,
+    "eval_wer": 0.3,
+}
+
+
+@pytest.mark.parametrize(
+    ("best", "order"),
+    [
+        (0.3, ["eval_loss", "eval_wer", "eval_overall_f1", "eval_accuracy", "eval_class_a_f1"]),
+        (None, ["eval_loss", "eval_overall_f1", "eval_accuracy", "eval_wer", "eval_class_a_f1"]),
+    ],
+)
+def test_the_metric_of_the_best_checkpoint_comes_first(
+    best: float | None, order: list[str], tmp_path: Path
+) -> None:
+    rows = [*TRAIN, {"epoch": 2.0, "step": 200, **SCORES}]
+    _, records = opened(tmp_path / "a.json", trainer_state(rows, best_metric=best))
+    assert list(of_kind(records, Eval)[0].metrics) == order
+
+
+def test_a_rising_loss_is_only_noted_while_the_score_improves(tmp_path: Path) -> None:
+    rows = overfit()
+    for row in rows:
+        if "eval_loss" in row:
+            row |= {"eval_class_a_f1": 0.5, "eval_wer": 1.0 / row["epoch"]}
+    opened(tmp_path / "a.json", trainer_state(rows, best_metric=rows[-1]["eval_wer"]))
+    found = {i.check: i.severity for i in diagnose(tmp_path / "a.json").issues}
+    assert found["overfitting"] == "info"
+
+
+@pytest.mark.parametrize("rewarded", [True, False])
+def test_a_loss_beside_rewards_need_not_fall(rewarded: bool, tmp_path: Path) -> None:
+    rows: list[dict[str, float]] = []
+    for i in range(1, 401):  # GRPO: near 0, and it climbs as the model leaves its reference
+        rows.append({"epoch": i / 400, "step": i, "loss": 1e-4 + 2e-4 * i, "kl": i / 400})
+        if rewarded:
+            rows[-1] |= {"reward": i / 400, "reward_std": 0.3}
+    reader, records = opened(tmp_path / "a.json", trainer_state(rows))
+    found = diagnose(tmp_path / "a.json")
+    loud = found.severities["warning"] + found.severities["critical"]
+    assert bool(loud) is not rewarded
+    assert reader.header.config["declare"].get("reinforcement", False) is rewarded
+    assert ("reinforcement" in notes(records)) is rewarded
+
+
 def test_whole_epochs_are_ends_of_epochs(tmp_path: Path) -> None:
     rows = [{"epoch": 0, "step": 0, "eval_loss": 5.0}, {"epoch": 1.0, "step": 50, "loss": 2.0}]
     _, records = opened(tmp_path / "a.json", trainer_state([*rows, {"epoch": 2.0, "step": 100, "loss": 1.0}]))

@@ -27,7 +27,7 @@ _EPOCH_LIMITS = {"no-learning": {"steps": 10, "warm_up": 0}}
 
 def header_of(log: Log, path: Path, content: bytes) -> RunHeader:
     """The header of a log: what it is, and that it was imported."""
-    declared = {} if log.planned_steps is None else {"planned_steps": log.planned_steps}
+    planned = {} if log.planned_steps is None else {"planned_steps": log.planned_steps}
     return RunHeader(
         run_id=hashlib.sha256(content).hexdigest()[:12],
         name=path.name,
@@ -36,7 +36,7 @@ def header_of(log: Log, path: Path, content: bytes) -> RunHeader:
         config={
             "imported": {"format": log.format, "unit": log.unit},
             "interval_steps": _interval_steps(log),
-            "declare": declared,
+            "declare": planned | log.declared,
         },
         limits={} if log.unit == "step" else _EPOCH_LIMITS,
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torchwatch.errors import NotARunFile
-from torchwatch.importers.columns import Roles, count_numbers
+from torchwatch.importers.columns import Roles, count_numbers, words
 from torchwatch.importers.log import Log
 from torchwatch.importers.source import Row, Source, as_row
 from torchwatch.importers.table import log_of
@@ -16,6 +16,7 @@ from torchwatch.text import printable
 NAME = "Hugging Face trainer_state"
 
 _SPEED = ("_runtime", "_per_second", "_time", "_compilation_time")
+_REWARDED = {"reward_std", "completion_length", "completions/mean_length", "objective/rlhf_reward"}
 _MOST_PLANNED = 1 << 40
 
 
@@ -43,16 +44,35 @@ def read(source: Source, columns: Mapping[str, str] | None) -> Log:
         epoch_is_done=True,
         grad_norm="grad_norm" if "grad_norm" in counts else None,
         lr=tuple(n for n in ("learning_rate", "lr") if n in counts)[:1],
-        evals={n: n for n in counts if n.startswith(("eval_", "test_"))},
+        evals={n: n for n in _evaluated(rows, counts, state.get("best_metric"))},
     )
     if "loss" not in counts:
         raise NotARunFile(f"{printable(source.path)} is a trainer_state.json without a training loss")
     log = log_of(source, NAME, rows, columns, roles)
     _mark_skipped(log)
+    if _REWARDED & counts.keys():
+        log.declared["reinforcement"] = True
+        log.notes.append("A reward is logged: taken for reinforcement learning, whose loss need not fall.")
     log.planned_steps = _planned(state.get("max_steps"))
     log.finished = len(rows) < len(history) or state.get("global_step") == log.planned_steps
     log.hyperparameters = _hyperparameters(state)
     return log
+
+
+def _evaluated(rows: Sequence[Row], names: Iterable[str], best: Any) -> list[str]:
+    """Metrics of the evaluations: losses first, then the one by which the best checkpoint was chosen.
+
+    The state does not name that one, but its best value. Without it overall scores and short names come
+    first: of dozens of scores per class the first would say little.
+    """
+    found = [n for n in names if n.startswith(("eval_", "test_"))]
+    chosen = {n for n in found for r in rows if best is not None and r.get(n) == best}
+
+    def rank(name: str) -> tuple[bool, bool, bool, int]:
+        parts = words(name)
+        return "loss" not in parts, name not in chosen, "overall" not in parts, len(parts)
+
+    return sorted(found, key=rank)
 
 
 def _mark_skipped(log: Log) -> None:

@@ -39,6 +39,7 @@ class Log:
         notes: what the reading had to decide, in sentences.
         finished: whether the log says that the training came to its end.
         parameters: number of the model's parameters, 0 where the log does not say.
+        declared: what the log shows that a user would have declared (``WatchConfig.declare``).
         planned_steps: how many steps the training was to have.
         hyperparameters: what else the log says about the run.
     """
@@ -49,6 +50,7 @@ class Log:
     notes: list[str] = field(default_factory=list)
     finished: bool = False
     parameters: int = 0
+    declared: dict[str, Any] = field(default_factory=dict)
     planned_steps: int | None = None
     hyperparameters: dict[str, Any] = field(default_factory=dict)
 
