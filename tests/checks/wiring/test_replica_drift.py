@@ -64,6 +64,17 @@ def test_replicas_that_drift_apart_later(tmp_path):
     assert alert.since_step == 5
 
 
+def test_a_layout_that_is_written_again_loses_nothing(tmp_path):
+    """It comes again when the coverage changes; the parameters are the same."""
+
+    def again(body):
+        return [*body[:9], dataclasses.replace(layout(*NAMES), step=9), *body[9:]]
+
+    unlike = rank(same, lambda s: (1, 2, 3.1 if s < 9 else 3.2, 4))
+    _, (alert,) = compare(SLUG, tmp_path, [again(rank(same)), again(unlike)])
+    assert alert.since_step == 1
+
+
 def test_quiet_on_replicas(tmp_path):
     engine, alerts = compare(SLUG, tmp_path, [rank(same)] * 3)
     assert alerts == []

@@ -24,6 +24,7 @@ When it is fine
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -112,17 +113,20 @@ def _whole(run: Run, layouts: list[Layout]) -> npt.NDArray[np.bool_]:
 
 
 def _norms(run: Run, column: str, names: list[str]) -> _Norms:
-    """The column under each rank's last layout, at the steps that all ranks have."""
-    series = [rank.column(column) for rank in run.ranks]
-    fitting = [s for s in series if s is not None and [p.name for p in s.layout.parameters] == names]
-    if len(fitting) < len(run.ranks):
-        return _Norms(np.zeros(0, np.int64), np.zeros((0, len(run.ranks), len(names)), np.float32))
-    common = fitting[0].steps
-    for one in fitting[1:]:
-        common = np.intersect1d(common, one.steps)
-    rows = [s.values[np.unique(s.steps, return_index=True)[1]] for s in fitting]
-    at = [np.isin(np.unique(s.steps), common) for s in fitting]
-    return _Norms(common, np.stack([r[a] for r, a in zip(rows, at, strict=True)], axis=1))
+    """The column under layouts of these names, at the steps that all ranks measured."""
+    tables = [_table(rank, column, names) for rank in run.ranks]
+    common = functools.reduce(np.intersect1d, (steps for steps, _ in tables))
+    return _Norms(common, np.stack([values[np.isin(steps, common)] for steps, values in tables], axis=1))
+
+
+def _table(rank: Run, column: str, names: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """A rank's observations of a column, each step once."""
+    known = rank.column_segments(column)
+    segments = [s for s in known if [p.name for p in s.layout.parameters] == names]
+    steps = np.concatenate([np.zeros(0, np.int64), *(s.steps for s in segments)])
+    values = np.concatenate([np.zeros((0, len(names)), np.float32), *(s.values for s in segments)])
+    steps, first = np.unique(steps, return_index=True)
+    return steps, values[first]
 
 
 def _measured(norms: _Norms) -> npt.NDArray[np.bool_]:
