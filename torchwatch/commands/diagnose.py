@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from torchwatch.diagnosis import Diagnosis
+    from torchwatch.diagnosis import Diagnosis, Sustainability
     from torchwatch.engine import Incident
     from torchwatch.project import Project
     from torchwatch.records import Alert
@@ -165,6 +165,11 @@ def _print(out: Console, found: Diagnosis, run: str) -> None:
     for incident in found.incidents:
         out.print()
         _print_incident(out, incident)
+    lines = used_lines(found.sustainability)
+    if lines:
+        out.print()
+        for line in lines:
+            show(out, line)
     if found.not_run:
         out.print()
         out.print("Not run, so nothing is known about", style="bold")
@@ -198,6 +203,28 @@ def summary_lines(found: Diagnosis) -> list[Text]:
         lines.append(
             Text(f"{'':10}differs from what was seen live: {printable(found.replay_difference)}", "yellow")
         )
+    return lines
+
+
+def used_lines(used: Sustainability) -> list[Text]:
+    """Where the run was best, what came after it, and what all of it used."""
+    from rich.text import Text
+
+    from torchwatch.text import duration, number, percent
+
+    lines = []
+    if used.optimal_step is not None:
+        epoch = "" if used.optimal_epoch is None else f" (epoch {used.optimal_epoch})"
+        after = f"; {percent(used.wasted_share or 0.0)} of the steps" if used.wasted_share else ""
+        after += f" and {duration(used.wasted_s)} came after it" if after and used.wasted_s else ""
+        lines.append(Text(f"{'best':10}validation at step {used.optimal_step}{epoch}{after}"))
+    if used.energy_wh is not None:
+        text = f"{number(used.energy_wh)} Wh, {number(used.co2_g or 0.0)} g of CO2"
+        if used.wh_per_1k_samples is not None:
+            text += f"; {number(used.wh_per_1k_samples)} Wh per 1,000 samples"
+        if used.source is not None:
+            text += f" ({used.source})"
+        lines.append(Text(f"{'energy':10}{text}"))
     return lines
 
 

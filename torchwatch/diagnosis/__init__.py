@@ -2,5 +2,6 @@
 
 from torchwatch.diagnosis.judge import diagnose
 from torchwatch.diagnosis.result import Diagnosis, LayerHighlight
+from torchwatch.diagnosis.sustainability import Sustainability
 
-__all__ = ["Diagnosis", "LayerHighlight", "diagnose"]
+__all__ = ["Diagnosis", "LayerHighlight", "Sustainability", "diagnose"]

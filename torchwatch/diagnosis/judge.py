@@ -10,8 +10,10 @@ from typing import Any
 
 import torchwatch
 from torchwatch.check import Severity, select, select_known
+from torchwatch.checks.architecture._kinds import kinds_of
 from torchwatch.diagnosis.replay import Replay
 from torchwatch.diagnosis.result import Diagnosis, LayerHighlight
+from torchwatch.diagnosis.sustainability import sustainability
 from torchwatch.engine import COST, Engine
 from torchwatch.errors import NotARunFile
 from torchwatch.importers import ImportedReader, open_run
@@ -111,6 +113,7 @@ def _told(
         run=path if path is not None else header.name,
         created_at=header.time,
         model=header.model,
+        arch_type=None if history.layout is None else "+".join(sorted(kinds_of(history.layout))),
         status="unfinished" if end is None else end.status,
         complete=complete,
         steps=history.steps_seen,
@@ -122,6 +125,7 @@ def _told(
         incidents=tuple(engine.incidents),
         not_run=engine.not_run(),
         layers=highlights(issues, history.layout),
+        sustainability=sustainability(history, end, issues, replay.epochs),
         epoch_trend=tuple(history.epochs),
         recorded_alerts=replay.recorded,
         replayed_alerts=replay.replayed,

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from torchwatch.check import Severity
+from torchwatch.diagnosis.sustainability import Sustainability
 from torchwatch.engine import Incident
 from torchwatch.records import Alert, Epoch, Record, encode
 
@@ -34,6 +35,8 @@ class Diagnosis:
         run: path of the run file, or the run's name where there is no file.
         created_at: when the run started (ISO 8601), from its header.
         model: class of the model.
+        arch_type: what kind of model it is: ``cnn``, ``transformer``, ``rnn`` (several joined by ``+``) or
+            ``generic``; None where no layout was recorded.
         status: ``finished``, ``interrupted`` or ``crashed``; ``unfinished`` where there is no end record.
         complete: whether nothing was lost: an end record that says so, and no torn line.
         steps: step records.
@@ -45,6 +48,7 @@ class Diagnosis:
         incidents: the issues under their roots.
         not_run: check → why it came to no verdict. Not run is not passed.
         layers: layers with issues, worst first.
+        sustainability: what the run used, and what of it was in vain.
         epoch_trend: epoch records in order (at most 4,096: then the older ones are thinned).
         recorded_alerts: alert lines in the file.
         replayed_alerts: alerts that the records gave now.
@@ -65,6 +69,7 @@ class Diagnosis:
     run: str
     created_at: str
     model: str
+    arch_type: str | None
     status: str
     complete: bool
     steps: int
@@ -76,6 +81,7 @@ class Diagnosis:
     incidents: tuple[Incident, ...]
     not_run: Mapping[str, str]
     layers: tuple[LayerHighlight, ...]
+    sustainability: Sustainability
     epoch_trend: tuple[Epoch, ...]
     recorded_alerts: int
     replayed_alerts: int
@@ -95,6 +101,11 @@ class Diagnosis:
         return len(self.issues)
 
     @property
+    def session_issues(self) -> tuple[Alert, ...]:
+        """Issues of the whole run, of no single layer."""
+        return tuple(i for i in self.issues if i.layer is None)
+
+    @property
     def severities(self) -> dict[str, int]:
         """Issues per severity, worst first."""
         count = Counter(i.severity for i in self.issues)
@@ -110,7 +121,7 @@ class Diagnosis:
         body: dict[str, Any] = {
             f.name: getattr(self, f.name)
             for f in dataclasses.fields(self)
-            if f.name not in ("issues", "incidents", "layers", "epoch_trend")
+            if f.name not in ("issues", "incidents", "layers", "sustainability", "epoch_trend")
         }
         return body | {
             "issue_count": self.issue_count,
@@ -119,6 +130,8 @@ class Diagnosis:
             "issues": [_plain(i) for i in self.issues],
             "incidents": [_plain_incident(i) for i in self.incidents],
             "layers": [dataclasses.asdict(layer) | {"issues": list(layer.issues)} for layer in self.layers],
+            "session_issues": [f"{i.check} ({i.severity})" for i in self.session_issues],
+            "sustainability": self.sustainability.as_json(),
             "epoch_trend": [_plain(e) for e in self.epoch_trend],
             "not_run": dict(self.not_run),
             "unknown_limits": list(self.unknown_limits),
