@@ -44,6 +44,7 @@ def test_only_some_layers_are_an_info():
     alert = assert_fires(SLUG, modes((1, True, [1])), severity="info", since=(1, 1))
     assert "1 layer with a mode is" in alert.title
     assert_quiet(SLUG, modes((1, False, [1])), allow_info=True)
+    assert_quiet(SLUG, modes((1, True, [1, 2])), allow_info=True)
 
 
 def test_the_onset_is_that_of_the_whole_model():

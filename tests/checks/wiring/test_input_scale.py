@@ -42,6 +42,10 @@ def test_fires_at_the_twentieth_step(mean, std, metric):
     assert alert.step == 20
 
 
+def test_short_intervals_do_not_hasten_it():
+    assert assert_fires(SLUG, given(tensor(mean=100), interval_steps=8)).step == 20
+
+
 def test_fires_within_a_line_of_many_steps():
     assert_fires(SLUG, given(tensor(mean=100), batched=50), since=(1, 1), by=50)
 

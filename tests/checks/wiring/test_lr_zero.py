@@ -46,6 +46,12 @@ def test_it_is_found_when_the_last_rate_is_long_ago():
     assert_fires(SLUG, run, severity="warning", since=(501, 501))
 
 
+def test_near_miss_a_decay_long_ago_in_a_longer_run():
+    run = rates(lambda n: max(0.0, 0.1 * (1 - n / 2500)), steps=5000, interval_steps=500, batched=100)
+    assert_quiet(SLUG, run, allow_info=True, limits={"rest_steps": 2600})
+    assert_fires(SLUG, run, severity="warning", limits={"rest_steps": 2000})
+
+
 def test_quiet_on_a_rate_above_zero():
     assert_quiet(SLUG, rates(0.01))
     assert_quiet(SLUG, rates(lambda n: max(1e-9, 0.1 * (1 - n / 100))))

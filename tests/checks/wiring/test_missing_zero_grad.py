@@ -1,5 +1,6 @@
 """missing-zero-grad: gradients are never cleared."""
 
+from tests.checks.wiring.trainings import alerts, batch, entropy, loud, net, opened, sgd
 from tests.helpers_checks import assert_fires, assert_quiet, records, run_check
 
 SLUG = "missing-zero-grad"
@@ -47,3 +48,35 @@ def test_near_miss_zeroed_between_backward_and_step():
     """That is a mistake too, but another one: the optimizer sees no gradient at all."""
     norms = [1.0, *[0.0] * 59]
     assert_quiet(SLUG, records(steps=60, stale_gradients=watched(lambda i: i > 1), grad_norm=norms))
+
+
+# ------------------------------------------------------------------------------------------ real trainings
+
+
+def trained(clear, passes=1):
+    model = net()
+    optimizer = sgd(model, lr=1e-3)
+
+    def body(watch):
+        for _ in range(20):
+            if clear:
+                optimizer.zero_grad()
+            for _ in range(passes):
+                loss = entropy(model, *batch())
+                loss.backward()
+            optimizer.step()
+            watch.log(loss=loss)
+
+    return model, body
+
+
+def test_gradients_that_are_never_cleared(tmp_path):
+    for passes in (1, 3):
+        found = alerts(tmp_path / f"{passes}.jsonl", *trained(clear=False, passes=passes))
+        alert = opened(found, SLUG)
+        assert (alert.severity, alert.since_step, alert.step) == ("critical", 2, 4)
+
+
+def test_quiet_on_its_twins(tmp_path):
+    for passes in (1, 3):
+        assert loud(alerts(tmp_path / f"{passes}.jsonl", *trained(clear=True, passes=passes))) == []

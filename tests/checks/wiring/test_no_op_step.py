@@ -1,9 +1,11 @@
 """no-op-step: the optimizer steps and nothing changes."""
 
+import copy
 import dataclasses
 
 import pytest
 
+from tests.checks.wiring.trainings import Fit, alerts, loud, net, opened, sgd
 from tests.helpers_checks import assert_fires, assert_quiet, layout, records, run_check
 
 SLUG = "no-op-step"
@@ -112,3 +114,39 @@ def test_resolved_when_weights_move_again():
     run = records(steps=90, grad_norm=0.3, update_ratio=[0.0 if 20 < i < 40 else 0.1 for i in range(1, 91)])
     _, alerts = run_check(SLUG, run)
     assert [a.state for a in alerts if a.state != "updated"] == ["opened", "resolved"]
+
+
+# ------------------------------------------------------------------------------------------ real trainings
+
+
+def test_an_optimizer_that_holds_a_copy(tmp_path):
+    model = net()
+    optimizer = sgd(copy.deepcopy(model))
+    for parameter in optimizer.param_groups[0]["params"]:
+        parameter.grad = parameter.detach().clone()
+    alert = opened(alerts(tmp_path / "r.jsonl", model, Fit(model, optimizer, steps=20)), SLUG)
+    assert (alert.severity, alert.since_step) == ("critical", 1)
+    assert alert.step <= 12
+
+
+def test_weights_that_are_put_back_after_every_step(tmp_path):
+    model = net()
+    optimizer = sgd(model)
+    before = {}
+
+    def keep(*_):
+        before.update({p: p.detach().clone() for p in model.parameters()})
+
+    def put_back(*_):
+        for parameter, value in before.items():
+            parameter.data.copy_(value)
+
+    optimizer.register_step_pre_hook(keep)
+    optimizer.register_step_post_hook(put_back)
+    alert = opened(alerts(tmp_path / "r.jsonl", model, Fit(model, optimizer, steps=20)), SLUG)
+    assert (alert.severity, alert.since_step, alert.step) == ("critical", 1, 3)
+
+
+def test_quiet_on_its_twin(tmp_path):
+    model = net()
+    assert loud(alerts(tmp_path / "r.jsonl", model, Fit(model))) == []

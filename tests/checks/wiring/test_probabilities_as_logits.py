@@ -82,7 +82,7 @@ def test_a_loss_at_the_floor_of_a_model_that_ends_in_a_softmax_is_noted():
         resting(lambda i: wiggle(i) + (0.5 if i % 40 == 0 else 0.0)),
         resting(wiggle, shape=ending(width=11)),
         resting(wiggle, shape=ending("Linear")),
-        resting(wiggle, shape=ending(width=1)),
+        resting(lambda _: 0.0, shape=ending(width=1)),
     ],
     ids=["below", "above", "not always", "other classes", "no softmax", "one class"],
 )

@@ -1,5 +1,7 @@
 """repeated-batch: the same input again and again."""
 
+import dataclasses
+
 import torch
 from torch import nn
 
@@ -70,6 +72,12 @@ def test_near_miss_a_loader_of_ten_batches_seen_at_every_tenth_step():
     assert_fires(SLUG, run, limits={"period": 0})
 
 
+def test_near_miss_batches_that_were_repeated_between_looks_before():
+    run = fed(lambda n: n // 20 if n < 100 else 5, every=10)
+    assert_quiet(SLUG, run)
+    assert_fires(SLUG, run, limits={"changing": 0})
+
+
 def test_near_miss_the_rate_of_sampling_falls_to_the_length_of_an_epoch():
     def seen(step):
         return f"{step % 20:08x}" if step % (10 if step < 100 else 20) == 0 else None
@@ -104,7 +112,8 @@ def test_an_iterator_that_is_not_advanced_any_more(tmp_path):
 def test_it_is_found_on_sampled_steps_too(tmp_path):
     model = net()
     body = Fit(model, data=stuck(pool(), 25), steps=100)
-    alert = opened(alerts(tmp_path / "r.jsonl", model, body, SINGLE), SLUG)
+    config = dataclasses.replace(SINGLE, sentinel=False)
+    alert = opened(alerts(tmp_path / "r.jsonl", model, body, config), SLUG)
     assert (alert.since_step, alert.step) == (30, 70)
 
 

@@ -2,7 +2,10 @@
 
 import dataclasses
 
-from tests.helpers_checks import assert_fires, assert_quiet, layout, records
+from torch import nn
+
+from tests.checks.wiring.trainings import Fit, alerts, loud, net, opened, sgd
+from tests.helpers_checks import assert_fires, assert_quiet, layout, records, run_check
 
 SLUG = "unoptimized-parameters"
 
@@ -62,8 +65,6 @@ def test_near_miss_the_second_optimizer_steps_for_the_first_time_at_step_nine():
 
 
 def test_resolved_when_an_optimizer_takes_it():
-    from tests.helpers_checks import run_check
-
     run = records(steps=20, layers=forgotten(1), columns={"grad_norms": 0.3})
     later = records(steps=40, columns={"grad_norms": 0.3})
     _, alerts = run_check(SLUG, [*run, later[1], *(r for r in later[2:] if getattr(r, "step", 0) > 20)])
@@ -93,3 +94,23 @@ def test_limits():
     assert_quiet(SLUG, run, limits={"gradient": 0.5})
     assert_quiet(SLUG, run, limits={"steps": 50}, ready=False)
     assert_fires(SLUG, run, limits={"steps": 5}, by=5)
+
+
+# ------------------------------------------------------------------------------------------ real trainings
+
+
+def test_a_head_that_was_replaced_after_the_optimizer_was_made(tmp_path):
+    model = net()
+    optimizer = sgd(model)
+    model[4] = nn.Linear(16, 4)
+    alert = opened(alerts(tmp_path / "r.jsonl", model, Fit(model, optimizer)), SLUG)
+    assert (alert.severity, alert.layer, alert.since_step, alert.step) == ("warning", "4", 1, 10)
+
+
+def test_quiet_on_its_twins(tmp_path):
+    """All in the optimizer; and the rest frozen."""
+    model = net()
+    assert loud(alerts(tmp_path / "a.jsonl", model, Fit(model))) == []
+    model = net()
+    model[:4].requires_grad_(requires_grad=False)
+    assert loud(alerts(tmp_path / "b.jsonl", model, Fit(model, sgd(model[4])))) == []

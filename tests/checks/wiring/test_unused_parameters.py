@@ -64,11 +64,16 @@ def test_near_miss_a_gradient_once():
     norms = [[0.3, 0.2 if i == 5 else None, 0.1] for i in range(1, 61)]
     run = watched(1, since=6, norms=norms)
     assert_quiet(SLUG, run)
-    assert_fires(SLUG, run, limits={"from_the_start": 0}, since=(6, 6), by=25)
+    assert assert_fires(SLUG, run, limits={"from_the_start": 0}, since=(6, 6)).step == 25
+
+
+def test_near_miss_a_gradient_once_long_ago():
+    norms = [[0.3, 0.2 if i == 5 else None, 0.1] for i in range(1, 121)]
+    assert_quiet(SLUG, watched(1, since=6, norms=norms, steps=120))
 
 
 def test_near_miss_a_gradient_between_two_looks():
-    norms = [[0.3, 0.2 if i == 15 else None, 0.1] for i in range(1, 61)]
+    norms = [[0.3, 0.2 if i == 18 else None, 0.1] for i in range(1, 61)]
     assert_quiet(SLUG, watched(1, norms=norms))
     assert_fires(SLUG, watched(1, norms=norms), limits={"from_the_start": 0})
 

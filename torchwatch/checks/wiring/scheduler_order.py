@@ -47,8 +47,6 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     """At most one finding, about the whole run."""
     if history.header.config.get("logs") is False:
         return NotReady("warnings of the host are not recorded")
-    if not history.logs or history.logs[0].step > limits.steps:
-        return []
     early = itertools.takewhile(lambda log: log.step <= limits.steps, history.logs)
     said = next((log for log in early if _WARNING in log.message), None)
     if said is None or (limits.scaler and (history.seen("grad_scale") or history.seen("skipped"))):
