@@ -125,3 +125,14 @@ def test_near_miss_stairs():
     assert_quiet(SLUG, stairs)
     assert_fires(SLUG, stairs, limits={"stairs": 0}, since=(16, 16))
     assert_fires(SLUG, run(np.repeat(values, [15, 40, 40, 200]).tolist()), since=(96, 96), by=216)
+
+
+def test_near_miss_nineteen_equal_losses():
+    assert_quiet(SLUG, run([*falling(30), *[LN10] * 19, *falling(30)]))
+    assert_fires(SLUG, run([*falling(30), *[LN10] * 20, *falling(30)]), since=(31, 31))
+
+
+def test_level_is_honoured():
+    half = run([*falling(60), *[0.55123456] * 60])
+    assert_fires(SLUG, half, severity="warning")
+    assert_quiet(SLUG, half, allow_info=True, limits={"level": 0.5})

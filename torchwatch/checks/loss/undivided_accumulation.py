@@ -1,9 +1,10 @@
 """Gradients are accumulated over several passes, and the loss is not divided by their number.
 
 What it detects
-    The number of forward passes per step changed, as when accumulation begins, and with it the gradient norm
-    by the same factor, while the loss did not change. It can be told only where both sides were seen: a run
-    that accumulates from its first step on gives no comparison.
+    The number of forward passes per step changed, as when accumulation begins, and with it the gradient norm:
+    by the same factor, or by its root at least, for that is how gradients add up that are mostly noise. (Of
+    a divided loss the norm stays, or falls by the root.) The loss did not change. It can be told only where
+    both sides were seen: a run that accumulates from its first step on gives no comparison.
 
 Why it matters
     The gradient of k passes is then k times as large: SGD takes steps k times too long, clipping cuts where
@@ -38,8 +39,8 @@ class Limits:
 
     Attributes:
         factor: smallest change of the number of passes (ratio).
-        exponent: smallest power of that factor by which the gradient norm grew; and no more than the factor
-            to the power of 2 less this (power).
+        exponent: smallest power of that factor by which the gradient norm grew: 0.5 for noise alone (power).
+        most_exponent: largest such power: 1 for gradients without noise (power).
         steps: steps that must have been seen on each side (steps).
         most_steps: nearest steps on each side that are compared (steps).
         sigmas: guard: smallest change of the gradient norm, in σ of the difference (σ).
@@ -47,7 +48,8 @@ class Limits:
     """
 
     factor: float = 2.0
-    exponent: float = 0.75
+    exponent: float = 0.4
+    most_exponent: float = 1.25
     steps: int = 5
     most_steps: int = 50
     sigmas: float = 4.0
@@ -83,7 +85,7 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     change = math.log(other.level / one.level) if min(one.n, other.n) > 1 else 0.0
     power = change / math.log(factor)
     error = 1.2533 * math.hypot(one.sigma / math.sqrt(small.size), other.sigma / math.sqrt(large.size))
-    if not limits.exponent <= power <= 2 - limits.exponent or change <= limits.sigmas * error:
+    if not limits.exponent <= power <= limits.most_exponent or change <= limits.sigmas * error:
         return []
     if limits.loss and not _same_loss(history, few, many, limits, late=late):
         return []
