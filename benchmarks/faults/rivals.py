@@ -1,0 +1,4 @@
+"""."""
+RULES = {}
+def spoken(tap):
+    return {}

@@ -1,0 +1,196 @@
+"""The open fault bench: does torchwatch find planted faults, and does it leave healthy trainings alone?
+
+    python -m benchmarks.faults.run [--seeds 5] [--only SLUG …] [--quick] [--pool 1] [--budget default] [--show]
+
+Every training runs in two processes of its own: once under plain torch (harm, and what other people's rules say),
+once under a Watcher. The raw results go to ``--out``; the tables come from :mod:`benchmarks.faults.report`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.faults.bench import FAULTS, HEALTHY, Case, Run, cases
+from benchmarks.faults.rivals import RULES, spoken
+from benchmarks.faults.tap import Tap, tapped
+from torchwatch import WatchConfig, Watcher, diagnose
+
+LONGEST_S = 120
+HERE = Path(__file__).parent
+Job = tuple[str, int, bool, str]
+"""Case, seed, whether faulty, and the budget: ``none`` or ``default``."""
+
+
+def settings(budget: str) -> dict[str, Any]:
+    """How trainings are watched.
+
+    ``none``: without a budget (on steps of a millisecond it buys too few looks), and with a line per step, as
+    loops of usual size write them. ``default``: nothing is set.
+    """
+    quiet: dict[str, Any] = {"terminal": False, "energy": False}
+    return quiet if budget == "default" else quiet | {"budget": None, "fast_steps_per_s": 1e9}
+
+
+@contextmanager
+def watched(paths: list[Path], case: Case, budget: str, folder: str, model: Any, **keywords: Any) -> Iterator[Watcher]:
+    """A Watcher as the watcher of a training; its file is appended to ``paths``."""
+    declare = keywords.pop("declare", {})
+    config = WatchConfig(**settings(budget), **case.config, declare=declare)
+    with Watcher(model, Path(folder) / "run.jsonl", config=config, **keywords) as watch:
+        paths.append(watch.path)
+        yield watch
+
+
+def seed_all(case: Case, seed: int) -> None:
+    """The same seeds for both twins and for both looks."""
+    number = seed * 7919 + sum(map(ord, case.slug))
+    random.seed(number)
+    np.random.seed(number)  # noqa: NPY002
+    torch.manual_seed(number)
+
+
+def plain(case: Case, seed: int, *, faulty: bool) -> dict[str, Any]:
+    """The training in plain torch: its harm and what other people's rules say."""
+    taps: list[Tap] = []
+    seed_all(case, seed)
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(seed, faulty=faulty, watcher=partial(tapped, taps), folder=folder)
+        started = time.perf_counter()
+        score, error = _outcome(case, run)
+    tap = taps[0]
+    return {
+        "score": score, "error": error, "plain_s": time.perf_counter() - started, "onset": run.onset,
+        "nonfinite": tap.nonfinite, "plain_steps": tap.steps, "rivals": spoken(tap),
+    }  # fmt: skip
+
+
+def watching(case: Case, seed: int, budget: str, *, faulty: bool) -> dict[str, Any]:
+    """The training under a Watcher: what it said, and whether a replay says the same."""
+    paths: list[Path] = []
+    seed_all(case, seed)
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(seed, faulty=faulty, watcher=partial(watched, paths, case, budget, folder), folder=folder)
+        started = time.perf_counter()
+        score, _ = _outcome(case, run)
+        watched_s = time.perf_counter() - started
+        told = diagnose(paths[0])
+        alerts = [
+            [a["check"], a["severity"], a["step"], a["since_step"], a["layer"], a["title"], a["state"]]
+            for a in map(json.loads, paths[0].read_text().splitlines())
+            if a["kind"] == "alert" and a["state"] != "resolved"
+        ]
+        keep = os.environ.get("FAULTS_KEEP")
+        if keep:
+            name = f"{case.slug}-{seed}-{'fault' if faulty else 'twin'}.jsonl"
+            (Path(keep) / name).write_bytes(paths[0].read_bytes())
+    if case.kind == "system":  # what compares ranks is found when the files are read
+        seen = {a[0] for a in alerts}
+        alerts += [
+            [i.check, i.severity, i.step, i.since_step, i.layer, i.title, "read"] for i in told.issues if i.check not in seen
+        ]
+    incidents = [[i.root.check, i.root.severity, i.root.since_step, [s.check for s in i.symptoms]] for i in told.incidents]
+    return {
+        "watched_score": score, "watched_s": watched_s, "steps": told.steps, "alerts": alerts,
+        "incidents": incidents, "replay": told.replay_matches, "replay_difference": told.replay_difference,
+        "not_run": {s: told.not_run[s] for s in case.expect if s in told.not_run},
+    }  # fmt: skip
+
+
+def _outcome(case: Case, run: Run) -> tuple[float, str | None]:
+    try:
+        return float(case.train(run)), None
+    except Exception as error:  # noqa: BLE001  # a training may crash: that is its outcome
+        if os.environ.get("FAULTS_TRACE"):
+            traceback.print_exc()
+        return math.inf, f"{type(error).__name__}: {error}"
+
+
+def work(job: Job) -> dict[str, Any]:
+    """One training, in a process of its own."""
+    slug, seed, faulty, budget = job
+    case = (FAULTS | HEALTHY)[slug]
+    signal.alarm(LONGEST_S)
+    warnings.simplefilter("ignore")
+    result: dict[str, Any] = {"slug": slug, "seed": seed, "faulty": faulty, "budget": budget}
+    result |= plain(case, seed, faulty=faulty)
+    return result | watching(case, seed, budget, faulty=faulty)
+
+
+def jobs(chosen: list[Case], seeds: int, budget: str) -> list[Job]:
+    """All trainings, seed after seed; a fault with its twin."""
+    return [
+        (case.slug, seed, faulty, budget)
+        for seed in range(seeds)
+        for case in chosen
+        for faulty in ((True, False) if case.kind != "healthy" else (False,))
+    ]
+
+
+def processed(work_list: list[Job], pool: int) -> Iterator[dict[str, Any]]:
+    """Results as they come; each training in a forked process that has torch already."""
+    torch.set_num_threads(1)
+    context = multiprocessing.get_context("fork")
+    with context.Pool(pool, maxtasksperchild=1) as workers:
+        waiting = [(job, workers.apply_async(work, (job,))) for job in work_list]
+        for job, result in waiting:
+            try:
+                yield result.get(2 * LONGEST_S * (1 + len(work_list)))
+            except Exception as error:  # noqa: BLE001  # said in the report, and the others go on
+                yield {"slug": job[0], "seed": job[1], "faulty": job[2], "budget": job[3], "broken": repr(error)}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--only", nargs="*", default=[], help="slugs, or parts of them")
+    parser.add_argument("--kind", choices=["wiring", "numeric", "dynamics", "system", "healthy"])
+    parser.add_argument("--quick", action="store_true", help="one seed, every third training")
+    parser.add_argument("--budget", choices=["none", "default"], default="none")
+    parser.add_argument("--pool", type=int, default=1, help="trainings at a time")
+    parser.add_argument("--show", action="store_true", help="every alert of every training")
+    parser.add_argument("--out", type=Path, default=HERE / "raw.jsonl")
+    parser.add_argument("--record", action="store_true", help="write last.json and docs/detection.md")
+    options = parser.parse_args(arguments)
+    from benchmarks.faults import report
+
+    chosen = [c for c in cases() if not options.only or any(o in c.slug for o in options.only)]
+    chosen = [c for c in chosen if options.kind in {None, c.kind}]
+    if options.quick:
+        chosen, options.seeds = chosen[::3], 1
+    rows = []
+    with options.out.open("w") as out:
+        for row in processed(jobs(chosen, options.seeds, options.budget), options.pool):
+            rows.append(row)
+            out.write(json.dumps(row) + "\n")
+            out.flush()
+            if options.show or "broken" in row:
+                print(report.line(row), flush=True)
+    print(report.text(rows))
+    if options.record:
+        report.record(rows)
+    return 0
+
+
+__all__ = ["RULES", "main"]
+
+if __name__ == "__main__":
+    sys.exit(main())
