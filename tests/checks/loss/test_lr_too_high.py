@@ -91,3 +91,17 @@ def test_near_miss_close_to_zero_the_first_level_counts():
 def test_points_are_honoured():
     assert_quiet(SLUG, run(swinging()), ready=False, limits={"points": 30})
     assert_fires(SLUG, run(swinging()), limits={"points": 20}, by=21 * 20)
+
+
+def test_trigger_limits_are_honoured():
+    assert_quiet(SLUG, run(swinging()), limits={"correlation": -0.99})
+    assert_fires(SLUG, run(swinging(swing=0.05, noise=0.01)))
+    assert_quiet(SLUG, run(swinging(swing=0.05, noise=0.01)), limits={"amplitude": 0.15})
+    assert_fires(SLUG, run(swinging()), by=12 * 20, limits={"sigmas": 0})
+    assert_quiet(SLUG, run(swinging(10)), ready=False, limits={"sigmas": 0})
+
+
+def test_only_the_last_points_count():
+    late = run(np.concatenate([swinging(40, swing=0.0), swinging(14)]))
+    assert_fires(SLUG, late, limits={"most_points": 14})
+    assert_quiet(SLUG, late, limits={"most_points": 54})
