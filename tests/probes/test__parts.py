@@ -90,9 +90,14 @@ def test_odd_parameters_are_named_and_lazy_ones_looked_at_again() -> None:
     parts = parts_of(model)
     assert {names[i] for i in parts.odd} == {"complex", "empty", "meta", "whole"}
     assert not parts.unfinished
-    lazy = parts_of(Lazy())
+    model, cache = Lazy(), PartCache()
+    patient = Patient(model)
+    held = list(range(4))
+    lazy = cache.of(patient, None, held)
     assert lazy.odd == [0, 1]
-    assert lazy.unfinished
+    with torch.no_grad():
+        model.lazy(torch.ones(1, 5))
+    assert cache.of(patient, None, held).odd == []
 
 
 def test_the_same_parts_serve_until_something_changes() -> None:

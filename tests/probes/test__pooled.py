@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+from tests.probes.truth import batch_std
 from torchwatch.probes._moments import arrange, reference
 from torchwatch.probes._pooled import Calls, pooled
 from torchwatch.records import Column, is_bad, is_missing
@@ -35,14 +36,6 @@ def columns(*outputs: Output, width: int = 4) -> dict[str, Column]:
         ),
         width,
     )
-
-
-def batch_std(tensors: list[torch.Tensor]) -> float:
-    """Mean over the calls with several samples of their deviation across samples, over their common rms."""
-    several = [t.double().reshape(t.shape[0], -1) for t in tensors if t.shape[0] > 1]
-    spreads = [math.sqrt(t.var(0, correction=1).mean()) for t in several]
-    rms = math.sqrt(torch.cat([t.reshape(-1) for t in several]).square().mean())
-    return float(np.mean(spreads)) / rms if rms else 0.0
 
 
 def assert_pooled(found: dict[str, Column], layer: int, tensors: list[torch.Tensor]) -> None:

@@ -10,9 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+from tests.probes.truth import cka, effective_rank, mean_cosine, rows
 from torchwatch.probes._rare import FEATURES, SAMPLES, Geometry, described, gram
-
-Matrix = np.ndarray
 
 
 def geometry(*outputs: torch.Tensor) -> list[Geometry]:
@@ -23,38 +22,6 @@ def geometry(*outputs: torch.Tensor) -> list[Geometry]:
         assert found is not None
         grams.append((output.shape[0], found.double().numpy()))
     return described(grams)
-
-
-def rows(tensor: torch.Tensor) -> Matrix:
-    return tensor.reshape(tensor.shape[0], -1).double().numpy()
-
-
-def mean_cosine(x: Matrix) -> float:
-    """Mean of Pearson's correlation over pairs of rows."""
-    found = np.corrcoef(x)
-    return float(found[np.triu_indices(len(x), 1)].mean())
-
-
-def effective_rank(x: Matrix) -> float:
-    """Roy & Vetterli (2007), definition 1: no centring."""
-    singular = np.linalg.svd(x, compute_uv=False)
-    shares = singular[singular > 1e-13 * singular.max()] / singular.sum()
-    return float(np.exp(-(shares * np.log(shares)).sum()))
-
-
-def hsic(k: Matrix, el: Matrix) -> float:
-    """The unbiased estimator: Song et al. (2012), equation 5."""
-    n = len(k)
-    k, el = k - np.diag(np.diag(k)), el - np.diag(np.diag(el))
-    middle = k.sum() * el.sum() / ((n - 1) * (n - 2))
-    return float((np.trace(k @ el) + middle - 2 / (n - 2) * (k @ el).sum()) / (n * (n - 3)))
-
-
-def cka(x: Matrix, y: Matrix) -> float:
-    """Without the level of the features, which changes nothing and costs this formula its digits."""
-    x, y = x - x.mean(0), y - y.mean(0)
-    k, el = x @ x.T, y @ y.T
-    return hsic(k, el) / math.sqrt(hsic(k, k) * hsic(el, el))
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
