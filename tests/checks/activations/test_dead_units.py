@@ -4,8 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
+from torch.nn import functional
 
 from tests.helpers_checks import assert_fires, assert_quiet, records, run_check
+from tests.helpers_training import classes, trained
 from torchwatch.records import LayerInfo, Layout, OptimizerInfo, ParameterInfo
 
 SLUG = "dead-units"
@@ -203,3 +207,26 @@ def test_the_info_names_the_worst_of_all_layers():
     alert = assert_fires(SLUG, run(CNN, [0.0, None, None, 0.2, None, 0.6]), severity="info", layer=None)
     assert "of c2 are dead, and some of 1 more layers" in alert.title
     assert "20% of the 16 units of n1" in alert.detail
+
+
+@pytest.mark.parametrize("shift", [20.0, 0.0])
+def test_a_real_update_that_was_far_too_large(shift, tmp_path):
+    batch = classes()
+
+    def far(model, step):
+        if step == 100:
+            with torch.no_grad():
+                model[0].bias -= shift
+
+    def loss(model, step):
+        x, y = batch(step)
+        return functional.cross_entropy(model(x), y)
+
+    def make():
+        return nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 4))
+
+    made = trained(tmp_path, make, loss, steps=160, before=far, activations_every=5)
+    if shift:
+        assert_fires(SLUG, made, severity="warning", layer="1", since=(95, 105))
+    else:
+        assert_quiet(SLUG, made)

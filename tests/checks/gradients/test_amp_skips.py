@@ -34,6 +34,10 @@ def test_short_intervals_are_judged_on_the_last_20_steps():
     assert_quiet(SLUG, run(lambda i: i in (41, 43), interval_steps=5))
 
 
+def test_what_was_skipped_long_before_is_another_matter():
+    assert_fires(SLUG, run(lambda i: i in (30, 60) or (i > 120 and i % 3 == 0)), since=(123, 123))
+
+
 def test_resolves_when_the_scaler_has_found_its_scale():
     _, alerts = run_check(SLUG, run(lambda i: 50 < i <= 100 and i % 2 == 0, steps=400))
     assert [a.state for a in alerts] == ["opened", "resolved"]

@@ -4,8 +4,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
+from torch.nn import functional
 
 from tests.helpers_checks import assert_fires, assert_quiet, layout, records, run_check
+from tests.helpers_training import classes, trained
 from torchwatch.records import OptimizerInfo
 
 SLUG = "exploding-gradients"
@@ -144,3 +148,27 @@ def test_limits():
     assert_quiet(SLUG, exploding(60, 90), limits={"reference_least": 95}, ready=False)
     loss = [1.0 if i < 303 else 5.0 for i in range(400)]
     assert_fires(SLUG, exploding(300, loss=loss), limits={"loss_factor": 10}, severity="warning")
+
+
+@pytest.mark.parametrize("raised", [True, False])
+def test_a_real_rate_that_is_raised_too_far(raised, tmp_path):
+    batch, held = classes(), []
+
+    def loss(model, step):
+        x, y = batch(step)
+        if raised and step == 150:
+            held[0].param_groups[0]["lr"] = 2.0
+        return functional.mse_loss(model(x), y.float()[:, None])
+
+    def optimizer(model):
+        held.append(torch.optim.SGD(model.parameters(), lr=0.02))
+        return held[0]
+
+    def make():
+        return nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 1))
+
+    made = trained(tmp_path, make, loss, steps=200, optimizer=optimizer)
+    if raised:
+        assert_fires(SLUG, made, severity="critical", since=(150, 156))
+    else:
+        assert_quiet(SLUG, made)

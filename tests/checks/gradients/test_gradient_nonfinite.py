@@ -3,8 +3,11 @@
 import math
 
 import pytest
+from torch import nn
+from torch.nn import functional
 
 from tests.helpers_checks import assert_fires, assert_quiet, layout, records, run_check
+from tests.helpers_training import classes, trained
 
 SLUG = "gradient-nonfinite"
 NAN = math.nan
@@ -33,6 +36,15 @@ def test_fires_at_the_step_and_names_the_layer_that_backward_met_first(value):
     alert = assert_fires(SLUG, run, severity="critical", layer="1", since=(30, 30), by=30)
     assert "1.weight" in alert.title
     assert "2 of 3 parameters" in alert.detail
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(7.0, "14 of their elements"), (0.0, "Every single element is finite"), (1.0, None)]
+)
+def test_says_how_many_elements_where_they_were_counted(count, words):
+    columns = {"grad_norms": rows({0, 1}), "grad_nonfinite": lambda step: [count if step == 30 else 0.0] * 3}
+    alert = assert_fires(SLUG, records(steps=60, grad_norm=norms(range(30, 61)), columns=columns), by=30)
+    assert words in alert.detail if words else "element" not in alert.detail
 
 
 def test_names_no_layer_where_everything_went_bad_at_once():
@@ -98,3 +110,21 @@ def test_says_where_it_came_in_or_that_this_was_not_watched():
         "Where it came in was not watched in step 30."
         in assert_fires(SLUG, records(steps=60, grad_norm=bad)).detail
     )
+
+
+@pytest.mark.parametrize("bad", [True, False])
+def test_a_real_logarithm_of_zero(bad, tmp_path):
+    batch = classes()
+
+    def loss(model, step):
+        x, y = batch(step)
+        scores = functional.softmax(model(x), dim=1)
+        if bad and step == 60:
+            scores = scores * 0
+        return -scores[range(len(y)), y].log().mean()
+
+    made = trained(tmp_path, lambda: nn.Linear(20, 4), loss, steps=80)
+    if bad:
+        assert_fires(SLUG, made, severity="critical", since=(60, 60))
+    else:
+        assert_quiet(SLUG, made)

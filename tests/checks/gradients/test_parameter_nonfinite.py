@@ -3,8 +3,11 @@
 import math
 
 import pytest
+from torch import nn
+from torch.nn import functional
 
 from tests.helpers_checks import assert_fires, assert_quiet, records, run_check
+from tests.helpers_training import classes, trained
 
 SLUG = "parameter-nonfinite"
 NAN = math.nan
@@ -41,6 +44,14 @@ def test_fires_on_weight_norms_alone(word):
     assert_fires(
         SLUG, records(steps=100, columns=columns, columns_every=10), layer=None, since=(50, 50), by=50
     )
+
+
+def test_says_where_only_the_norm_overflowed():
+    columns = {"update_ratios": 0.01, "weight_norms": going_bad(50, first=(1,), word=math.inf)}
+    finite = {**columns, "weight_nonfinite": 0.0}
+    assert "sum of their squares" in assert_fires(SLUG, records(steps=60, columns=finite)).detail
+    counted = {**columns, "weight_nonfinite": 5.0}
+    assert "5 of their elements" in assert_fires(SLUG, records(steps=60, columns=counted)).detail
 
 
 def test_the_overall_ratio_dates_it_between_kept_columns():
@@ -98,3 +109,21 @@ def test_says_where_it_came_in(where, said):
     )
     alert = assert_fires(SLUG, run)
     assert said in alert.title + alert.detail
+
+
+@pytest.mark.parametrize("bad", [True, False])
+def test_a_real_logarithm_of_zero(bad, tmp_path):
+    batch = classes()
+
+    def loss(model, step):
+        x, y = batch(step)
+        scores = functional.softmax(model(x), dim=1)
+        if bad and step == 60:
+            scores = scores * 0
+        return -scores[range(len(y)), y].log().mean()
+
+    made = trained(tmp_path, lambda: nn.Linear(20, 4), loss, steps=80)
+    if bad:
+        assert_fires(SLUG, made, severity="critical", since=(60, 60))
+    else:
+        assert_quiet(SLUG, made)

@@ -4,8 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+from torch import nn
+from torch.nn import functional
 
 from tests.helpers_checks import assert_fires, assert_quiet, layout, records, run_check
+from tests.helpers_training import classes, trained
 
 SLUG = "vanishing-gradients"
 FOUR = tuple(str(i) for i in range(4))
@@ -102,3 +105,26 @@ def test_limits():
     assert_fires(
         SLUG, run([0.1] * 4, [1e-3] * 4), limits={"rms": 1.0, "update_ratio": 0.1, "healthy_factor": 0}
     )
+
+
+@pytest.mark.parametrize("kind", [nn.Sigmoid, nn.ReLU])
+def test_a_real_deep_network(kind, tmp_path):
+    """Ten layers of sigmoids, each of which passes at most a quarter on."""
+    batch = classes()
+
+    def loss(model, step):
+        x, y = batch(step)
+        return functional.cross_entropy(model(x), y)
+
+    def make():
+        widths = [20, *[32] * 10]
+        layers = [layer for i in range(10) for layer in (nn.Linear(widths[i], widths[i + 1]), kind())]
+        for layer in layers[::2]:
+            nn.init.kaiming_normal_(layer.weight) if kind is nn.ReLU else nn.init.xavier_normal_(layer.weight)
+        return nn.Sequential(*layers, nn.Linear(32, 4))
+
+    made = trained(tmp_path, make, loss, steps=150)
+    if kind is nn.Sigmoid:
+        assert_fires(SLUG, made, severity="warning", layer="0", by=150)
+    else:
+        assert_quiet(SLUG, made)

@@ -43,6 +43,7 @@ def test_near_miss_it_began_near_zero():
     small = run(grows(start=USUAL / 1000))
     assert_quiet(SLUG, small)
     assert_fires(SLUG, small, limits={"factor": 0.02})
+    assert_quiet(SLUG, run(lambda i: [USUAL / 1000 * 1.01**i] * 3))
 
 
 def test_near_miss_others_of_its_shape_are_as_large():

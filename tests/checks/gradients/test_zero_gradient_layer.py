@@ -44,6 +44,11 @@ def test_quiet_on_small_gradients_and_on_layers_that_never_had_one():
     assert_quiet(SLUG, run([None, 1.0, 1.0]))
 
 
+def test_layers_that_never_had_one_do_not_lengthen_a_chain():
+    alert = assert_fires(SLUG, run([None, 0.0, 1.0]), layer="1")
+    assert "more layers" not in alert.detail
+
+
 def test_near_miss_one_gradient_among_twenty():
     assert_quiet(SLUG, run(lambda step: [0.0 if step % 19 else 1e-9, 1.0, 1.0]))
     assert_fires(SLUG, run(lambda step: [0.0 if step % 19 else 1e-9, 1.0, 1.0]), limits={"steps": 6})

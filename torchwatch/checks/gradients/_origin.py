@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 
 from torchwatch.records import Layout, is_missing
+
+if TYPE_CHECKING:
+    from torchwatch.history import History
 
 
 def origin(
@@ -33,3 +38,22 @@ def _call_order(layout: Layout, layer: int) -> tuple[int, int]:
     """Place in the forward pass; a layer that was never called as a module goes before all others."""
     order = layout.layers[layer].order
     return (-1 if order is None else order, layer)
+
+
+def elements(history: History, counts: str, step: int, bad: npt.NDArray[np.bool_]) -> str:
+    """How many elements of the bad entries are not finite, as a sentence; "" where they were not counted.
+
+    Args:
+        history: the records.
+        counts: "grad_nonfinite" or "weight_nonfinite"; off the CPU a 1 stands for "some".
+        step: the step of the bad entries.
+        bad: (parameters,) which entries are bad.
+    """
+    column = history.columns(counts)
+    place = np.flatnonzero(column.steps == step)
+    counted = column.values[place[-1]][bad] if place.size else column.values[:0]
+    if not counted.size or is_missing(counted).any():
+        return ""
+    if not counted.any():
+        return "Every single element is finite: it is the sum of their squares that overflowed."
+    return f"{int(counted.sum())} of their elements are not finite." if counted.max() > 1 else ""

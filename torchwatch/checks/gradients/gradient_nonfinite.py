@@ -2,11 +2,11 @@
 
 What it detects
     The global gradient norm of an applied optimizer step is NaN or infinite. A norm can also overflow
-    although every element is still finite; at that size the difference does not matter. The layer named
-    is the last one in call order among those whose gradient went bad first, because backward hands a NaN
-    on to everything that comes before. When all gradients went bad in the same step, no layer is named:
-    the NaN came with the loss. Where it came in first, also in the forward pass, is said if that step was
-    watched closely enough.
+    although every element is still finite: where elements were counted (on sampled steps) that is said, and
+    at that size the difference does not matter. The layer named is the last one in call order among those
+    whose gradient went bad first, because backward hands a NaN on to everything that comes before. When all
+    gradients went bad in the same step, no layer is named: the NaN came with the loss. Where it came in
+    first, also in the forward pass, is said if that step was watched closely enough.
 
 Why it matters
     One step with such a gradient makes every weight that it touches NaN, and with momentum or Adam the
@@ -31,7 +31,7 @@ import numpy.typing as npt
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
 from torchwatch.checks._nonfinite import came_in, not_watched, titled
-from torchwatch.checks.gradients._origin import origin
+from torchwatch.checks.gradients._origin import elements, origin
 from torchwatch.history import History
 from torchwatch.records import is_bad, is_missing
 from torchwatch.text import number
@@ -114,6 +114,7 @@ def _where(history: History, onset: int) -> tuple[str | None, str, str]:
     bad = is_bad(row)
     began = origin(layout, row, bad)
     share = f"{int(bad.sum())} of {int((~is_missing(row)).sum())} parameters had such a gradient."
+    share = f"{share} {elements(history, 'grad_nonfinite', found[0], bad)}".rstrip()
     if began is None:
         return None, "Every gradient is", f"{share} It came in with the loss, or from above the last layer."
     return began[0], f"Gradient of {began[1]} is", share
@@ -125,7 +126,7 @@ CHECK = Check(
     cause=Cause.GRADIENT,
     when=frozenset({On.STEP}),
     reads=("grad_norm",),
-    uses=("grad_norms", "skipped", "first_nonfinite", "fingerprint"),
+    uses=("grad_norms", "grad_nonfinite", "skipped", "first_nonfinite", "fingerprint"),
     limits=Limits(),
     find=find,
     fix="Go back to the last good checkpoint, lower the learning rate, clip the norm, check the batch.",

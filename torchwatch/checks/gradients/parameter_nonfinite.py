@@ -27,7 +27,7 @@ import numpy as np
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
 from torchwatch.checks._nonfinite import came_in, not_watched, titled
-from torchwatch.checks.gradients._origin import origin
+from torchwatch.checks.gradients._origin import elements, origin
 from torchwatch.history import History
 from torchwatch.records import is_bad, is_missing
 
@@ -64,13 +64,17 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     known = (
         "no step was seen before it" if good is None else f"the last step with finite parameters is {good}"
     )
+    sentences = (
+        f"{count} of {measured} measured parameters hold NaN or infinity; {known}.",
+        elements(history, "weight_nonfinite", seen_at, bad),
+        "" if place else not_watched(onset),
+    )
     subject = began[1] if began else f"{count} of {measured} parameters"
     return [
         Finding(
             title=titled(f"{subject} not finite since step {onset}", place),
             since_step=onset,
-            detail=f"{count} of {measured} measured parameters hold NaN or infinity; {known}."
-            + ("" if place else f" {not_watched(onset)}"),
+            detail=" ".join(filter(None, sentences)),
             layer=began[0] if began else None,
             metric="parameters_nonfinite",
             value=float(count),
@@ -98,7 +102,7 @@ CHECK = Check(
     cause=Cause.PARAMETER,
     when=frozenset({On.STEP}),
     reads=("update_ratios",),
-    uses=("weight_norms", "update_ratio", "first_nonfinite", "fingerprint"),
+    uses=("weight_norms", "weight_nonfinite", "update_ratio", "first_nonfinite", "fingerprint"),
     limits=Limits(),
     find=find,
     fix="Roll back to a checkpoint from before this step, then lower the learning rate or clip gradients.",

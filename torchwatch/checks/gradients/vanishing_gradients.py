@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
+from torchwatch.checks._intervals import after_warm_up, is_converged, lr_is_low, onset
 from torchwatch.history import Columns, History
 from torchwatch.records import Layout
 from torchwatch.text import number
@@ -74,7 +75,7 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     medians = history.interval_columns("grad_norms")
     if layout is None:
         return NotReady("no layout yet")
-    start = np.searchsorted(medians.steps, history.warm_up_end(), side="right") if limits.warm_up else 0
+    start = after_warm_up(history, medians.steps, limits.warm_up)
     needed = max(1, limits.intervals)
     if len(medians.steps) - start < needed:
         return NotReady(f"needs {needed} intervals after warm-up, {max(0, len(medians.steps) - start)} seen")
@@ -138,13 +139,7 @@ class _Layers:
 
 def _is_idle(history: History, limits: Limits) -> bool:
     """The learning rate has decayed away, or the loss is at its floor."""
-    rates = history.interval_series("lr_max").values
-    if limits.lr_share and rates.size and rates[-1] < limits.lr_share * rates.max():
-        return True
-    losses = history.interval_series("loss_mean").values
-    if not limits.converged_share or losses.size < 2:
-        return False
-    return bool(losses[0] > 0 and abs(losses[-1]) < limits.converged_share * losses[0])
+    return lr_is_low(history, limits.lr_share) or is_converged(history, limits.converged_share)
 
 
 def _vanished(history: History, layers: _Layers, gradient: Rows, limits: Limits) -> npt.NDArray[np.bool_]:
@@ -189,26 +184,19 @@ def _finding(
     limits: Limits,
 ) -> Finding:
     place = int(now[0])
-    fine = np.flatnonzero(~vanished[:, place])
     ends = history.interval_columns("grad_norms", len(gradient)).steps
-    onset = int(ends[fine[-1]]) + 1 if fine.size else _first_step(history, int(ends[0]))
     value, last = float(gradient[-1, place]), float(gradient[-1, -1])
     names = ", ".join(layers.names[i] for i in now[1 : 1 + _NAMED])
     others = f" So it is in {len(now) - 1} more layers ({names})." if len(now) > 1 else ""
     return Finding(
         title=f"Gradient RMS {number(value)} in {layers.names[place] or 'the model'}: it hardly learns",
-        since_step=onset,
+        since_step=onset(history, ends, vanished[:, place]),
         detail=f"The last layer's is {number(last)}; so it was in {limits.intervals} intervals.{others}",
         layer=layers.names[place],
         metric="grad_norms",
         value=value,
         threshold=limits.rms,
     )
-
-
-def _first_step(history: History, last_step: int) -> int:
-    """First step of the interval that ends with ``last_step``."""
-    return next((i.first_step for i in reversed(history.intervals) if i.last_step == last_step), last_step)
 
 
 CHECK = Check(
