@@ -146,7 +146,9 @@ def test_layers_say_how_the_module_around_them_splits_attention_and_where_it_nor
     attributes = {i.name: i.attributes for i in Patient(model).layer_infos()}
     assert attributes["own.query"]["parent"] == {"type": "Attention", "n_head": 2}
     assert attributes["torch.norm1"]["parent"] == {"type": "TransformerEncoderLayer", "norm_first": False}
-    assert "parent" not in Patient(nn.Sequential(nn.Linear(2, 2))).layer_infos()[0].attributes
+    plain = nn.Linear(2, 2)
+    plain.parent = "a name of its own"
+    assert "parent" not in Patient(nn.Sequential(plain)).layer_infos()[0].attributes
 
 
 def test_nothing_holds_the_modules_around_layers() -> None:

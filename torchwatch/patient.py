@@ -273,7 +273,7 @@ def _attributes(module: nn.Module | None) -> dict[str, object]:
         k: list(v) if isinstance(v, tuple) else v
         for k, v in vars(module).items()
         if not k.startswith("_")
-        and k != "training"
+        and k not in ("training", "parent")
         and (isinstance(v, _PLAIN) or (isinstance(v, tuple) and all(isinstance(x, _PLAIN) for x in v)))
     }
 

@@ -65,12 +65,18 @@ def attentions(layout: Layout) -> list[Attention]:
     ]
 
 
+def around(layer: LayerInfo) -> dict[str, Any]:
+    """What the module around a layer says of it, as :mod:`torchwatch.patient` noted it."""
+    parent = layer.attributes.get("parent")
+    return dict(parent) if isinstance(parent, dict) else {}
+
+
 def _places(layer: LayerInfo) -> list[tuple[str, str]]:
     """Under which modules this layer projects, and as what; "" stands for an attention's other layers."""
     names = layer.name.split(".")
     found = [(".".join(names[:i]), name) for i, name in enumerate(names) if _role(name) is not _Role.NONE]
-    parent = layer.attributes.get("parent") or {}
-    counts_heads = "ttention" in parent.get("type", "") and _first(parent, _HEADS) is not None
+    parent = around(layer)
+    counts_heads = "ttention" in str(parent.get("type")) and _first(parent, _HEADS) is not None
     if layer.type == "MultiheadAttention":
         found.append((layer.name, ""))
     elif not found and counts_heads:
@@ -106,7 +112,7 @@ def _attention(path: str, leaves: dict[str, list[LayerInfo]], own: LayerInfo | N
     said: dict[str, Any] = {}
     for layer in [x for layers in leaves.values() for x in layers]:
         if layer.name.rpartition(".")[0] == path:
-            said |= layer.attributes.get("parent") or {}
+            said |= around(layer)
     said |= {} if own is None else own.attributes
     orders = [x.order for n, layers in leaves.items() if n for x in layers if x.order is not None]
     return Attention(

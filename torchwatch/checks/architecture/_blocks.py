@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from torchwatch.checks.architecture._attention import around
 from torchwatch.checks.architecture._kinds import called, does_nothing
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def _stack(name: str, blocks: dict[str, Attention], order: list[LayerInfo], *, b
 
 def _said_first(layer: LayerInfo) -> bool | None:
     """What the module around a layer says about it."""
-    parent = layer.attributes.get("parent") or {}
+    parent = around(layer)
     return next((bool(parent[n]) for n in _SAID_FIRST if isinstance(parent.get(n), bool)), None)
 
 

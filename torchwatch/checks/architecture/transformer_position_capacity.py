@@ -3,8 +3,9 @@
 What it detects
     In the first step, more positions were looked up than the table of positions has rows. As an info, more
     than 90 % of them (``near``). A row that the table keeps for padding, and rows that its class skips, do
-    not count. Tables are told by their names (``position``, ``pos``, ``wpe``); tables of relative distances
-    and of coordinates do not count.
+    not count. Tables are embeddings told by their names (``position``, ``pos``, ``wpe``), as wide as the
+    tokens; those of relative distances and of coordinates do not count. A plain parameter that is too short
+    stops the training by itself and is not looked at.
 
 Why it matters
     Where that does not stop the training at once, positions are clamped or wrapped around, and the model
