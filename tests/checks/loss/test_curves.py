@@ -51,3 +51,18 @@ def test_falls_only_when_it_is_certain():
     assert not _curves.falls(flat, 1, 200)
     assert _curves.falls(falling, 1, 200)
     assert not _curves.falls(falling, 190, 200)
+
+
+def test_a_first_interval_that_is_low_by_luck_does_not_hide_a_fall():
+    rng = np.random.default_rng(0)
+    means = np.array([0.87, 0.95, 0.93, 0.88, 0.86, 0.84, 0.84])
+    loss = np.repeat(means, 50) * (1 + 0.3 * rng.standard_normal(350))
+    losses = _curves.curve(history_of(records(loss)))
+    assert _curves.most_fallen(losses, float(losses.mean[0])) > 0.05
+
+
+def test_a_bad_start_is_no_fall():
+    rng = np.random.default_rng(0)
+    loss = np.repeat([5.0, *[2.3] * 9], 50) * (1 + 0.02 * rng.standard_normal(500))
+    losses = _curves.curve(history_of(records(loss)))
+    assert _curves.most_fallen(losses, 2.3) < 0.05

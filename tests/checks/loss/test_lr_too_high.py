@@ -102,6 +102,6 @@ def test_trigger_limits_are_honoured():
 
 
 def test_only_the_last_points_count():
-    late = run(np.concatenate([swinging(40, swing=0.0), swinging(14)]))
-    assert_fires(SLUG, late, limits={"most_points": 14})
-    assert_quiet(SLUG, late, limits={"most_points": 54})
+    late = run(np.concatenate([swinging(40, swing=0.0), swinging(20)]))
+    assert_fires(SLUG, late, limits={"most_points": 20})
+    assert_quiet(SLUG, late, limits={"most_points": 60})

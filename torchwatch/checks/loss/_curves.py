@@ -119,13 +119,19 @@ def falls(history: History, first_step: int, last_step: int) -> bool:
 def most_fallen(losses: Curve, level: float) -> float:
     """How far the loss can have fallen below a level at which it began, at most.
 
-    The larger one of what the last third of the intervals lies below it, and of the steepest fall that the
-    confidence interval of the slope allows. The first interval is not in the slope: it may hold a bad start.
-    Where too few intervals give the slope no interval, the last third's own error takes its place.
+    The largest one of: what the last third of the intervals lies below it; what it lies below the first third
+    and one standard error more, because the first interval alone may be low by luck; and the steepest fall
+    that the confidence interval of the slope allows. A bad start is no fall: means far above the level are
+    cut, and the first interval is not in the slope. Where too few intervals give the slope no interval, the
+    last third's own error takes its place.
     """
     count = losses.mean.size
     third = max(1, count // 3)
-    fallen = level - float(losses.mean[-third:].mean())
+    last = float(losses.mean[-third:].mean())
+    began = np.minimum(losses.mean[:third], level + 3 * losses.error[:third])
+    errors = np.concatenate([losses.error[:third], losses.error[-third:]])
+    luck = float(np.sqrt(np.square(errors).sum())) / third
+    fallen = max(level - last, float(began.mean()) - last + luck)
     low = slope_bounds(np.arange(count - 1), losses.mean[1:])[0]
     if math.isinf(low):
         return fallen + 3 * float(np.sqrt(np.square(losses.error[-third:]).sum())) / third
