@@ -64,6 +64,16 @@ def test_near_miss_raw_inputs_and_the_end_of_the_model():
     assert_quiet(SLUG, run([0.0, 0.7, 0.0], last))
 
 
+def test_near_miss_a_flattened_image():
+    image = [
+        LayerInfo("conv", "Conv2d", 256, order=0, inputs=[[32, 1, 8, 8]], outputs=[[32, 16, 4, 4]]),
+        LayerInfo("head", "Linear", 256, order=1, inputs=[[32, 256]], outputs=[[32, 10]]),
+    ]
+    assert_quiet(SLUG, run([0.0, 0.7], image))
+    pooled = [image[0], dataclasses.replace(image[1], inputs=[[32, 16]])]
+    assert_fires(SLUG, run([0.0, 0.7], pooled))
+
+
 def test_near_miss_warm_up():
     warming = run(lambda i: [0.0, 0.7 if i <= 100 else 0.1, 0.0], lr=lambda i: 1e-4 * min(i, 120), steps=300)
     assert_quiet(SLUG, warming)

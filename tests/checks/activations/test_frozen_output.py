@@ -50,6 +50,17 @@ def test_fires_where_a_small_layer_freezes_later_and_only_there():
     assert {a.layer for a in run_check(SLUG, run(spread))[1]} == {"1"}
 
 
+def test_a_zero_start_is_no_frozen_wiring():
+    """A last layer that starts at zero, learns, and freezes later is not called frozen from the start."""
+
+    def spread(step):
+        return [0.5, 0.5, 0.5 if 20 <= step <= 50 else 0.0]
+
+    assert (
+        "once put out different things" in assert_fires(SLUG, run(spread), layer="2", since=(51, 60)).detail
+    )
+
+
 def test_quiet_on_outputs_that_differ():
     assert_quiet(SLUG, run([0.5, 0.5, 1e-4]))
 

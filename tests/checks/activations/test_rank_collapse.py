@@ -50,7 +50,9 @@ def test_near_miss_low_from_the_start():
 
 
 def test_near_miss_one_measurement():
-    assert_quiet(SLUG, run(lambda step: [40.0, 4.0 if step == 300 else 40.0, 40.0]))
+    once = run(lambda step: [40.0, 4.0 if step == 300 else 40.0, 40.0])
+    assert_quiet(SLUG, once)
+    assert_quiet(SLUG, once, limits={"fell": 0})
     assert_fires(SLUG, run(falls(600)), limits={"observations": 1})
 
 

@@ -98,7 +98,7 @@ def _kind(
     """Why a constant layer is judged; "" where it is not."""
     layer = order[place]
     samples, features = samples_and_features(layout.layers[layer])
-    once = history.first_column("activations.batch_std")[layer] > limits.batch_std
+    once = _once_differed(history, layer, limits)
     last = place == len(order) - 1
     if last and not once:
         batch = shape_of(layout.layers[layer])[:1]
@@ -107,6 +107,14 @@ def _kind(
     small = samples < _COLLAPSE_SAMPLES or shape_of(layout.layers[layer])[-1:] < [_COLLAPSE_FEATURES]
     first = place == 0 or not constant[order[place - 1]]
     return "It once put out different things." if once and small and features and first else ""
+
+
+def _once_differed(history: History, layer: int, limits: Limits) -> bool:
+    """Whether the output depended on the sample in any observation that is remembered."""
+    name = "activations.batch_std"
+    first = history.first_column(name)[layer]
+    known = [history.columns(name).values[:, layer], history.interval_columns(name).values[:, layer]]
+    return bool(first > limits.batch_std or any((values > limits.batch_std).any() for values in known))
 
 
 def _has_batches(history: History, layout: Layout, steps: npt.NDArray[np.int64]) -> bool:
