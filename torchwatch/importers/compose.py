@@ -20,7 +20,7 @@ INTERVAL_STEPS = 200
 LEAST_ROWS = 10
 """Rows of an interval where the log is long enough: a mean of fewer says little."""
 
-_LEAST_INTERVALS = 20
+_LEAST_INTERVALS = 10
 _EPOCH_LIMITS = {"no-learning": {"steps": 10, "warm_up": 0}}
 """Limits that count steps, for a log whose steps are epochs."""
 
@@ -46,7 +46,7 @@ def records_of(log: Log) -> Iterator[Record]:
     """Everything after the header.
 
     A point with a loss becomes a ``step``, one with metrics of an evaluation an ``eval``. Intervals close at
-    the end of an epoch, after 200 steps or ten rows if that is more, or after a twentieth of a short log. A
+    the end of an epoch, after 200 steps or ten rows if that is more, or after a tenth of a short log. A
     row stands for the steps since the row before, so an interval's ``first_step`` follows the last of the one
     before, while ``steps`` counts rows: the scatter of the loss is that of rows.
     """
@@ -162,7 +162,7 @@ def _ends(steps: list[int], length: int) -> list[int]:
 
 
 def _interval_steps(log: Log) -> int:
-    """Steps of an interval: 200 or ten rows, but so few that a short log still has twenty intervals."""
+    """Steps of an interval: 200 or ten rows, but so few that a short log still has ten intervals."""
     steps = [p.step for p in log.points if p.loss is not None]
     if log.unit == "epoch" or len(steps) < 2:
         return 1
