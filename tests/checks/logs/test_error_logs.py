@@ -31,6 +31,7 @@ def test_an_error_is_a_warning_at_once(level):
     alert = assert_fires(SLUG, run(error(level=level)), severity="warning", since=(10, 10), by=10)
     assert alert.title == "An error was logged: disk is slow"
     assert alert.value == 1
+    assert alert.detail == "host at step 10: disk is slow"
 
 
 def test_several_are_one_issue_with_their_number():
@@ -39,6 +40,7 @@ def test_several_are_one_issue_with_their_number():
     (issue,) = engine.issues
     assert issue.title == "5 errors were logged, the first: number 0"
     assert issue.since_step == 10
+    assert issue.detail == "host at step 10: number 0 (5 messages of this level or above in all)"
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,14 @@ def test_samples_are_not_needed():
     assert "per 1,000" not in assert_fires(SLUG, metered(samples=None)).detail
 
 
-@pytest.mark.parametrize("limits", [{"co2_g": 3.5}, {"energy_wh": 0.99}])
-def test_a_budget_makes_it_a_warning(limits):
+@pytest.mark.parametrize(
+    ("limits", "metric"),
+    [({"co2_g": 3.5}, "co2_kg"), ({"energy_wh": 0.99}, "energy_j")],
+    ids=["co2", "energy"],
+)
+def test_a_budget_makes_it_a_warning(limits, metric):
     alert = assert_fires(SLUG, metered(), severity="warning", limits=limits)
+    assert alert.metric == metric
     assert "more than its budget" in alert.title
     assert alert.value > alert.threshold
 

@@ -55,4 +55,5 @@ def test_near_miss_a_short_run():
 
 def test_a_header_that_does_not_say():
     body = run()
-    assert_quiet(SLUG, [dataclasses.replace(body[0], device={}), *body[1:]], ready=False)
+    for device in ({}, {"parameters_on": []}, {"parameters_on": "cpu"}):
+        assert_quiet(SLUG, [dataclasses.replace(body[0], device=device), *body[1:]], ready=False)

@@ -30,6 +30,7 @@ def test_quiet_on_a_busy_one():
 def test_near_miss_a_minute_of_idling_is_no_warning():
     assert_quiet(SLUG, run(10, seconds=299), allow_info=True)
     assert_quiet(SLUG, run(lambda s: 90 if s < 200 else 10, seconds=320), allow_info=True)
+    assert_fires(SLUG, run(lambda s: 90 if s < 200 else 10, seconds=320), severity="info", since=(150, 250))
     assert_fires(SLUG, run(10), severity="warning", limits={"warning_s": 0})
 
 

@@ -34,10 +34,13 @@ def test_fires_on_the_slow_one_and_resolves_after_it():
 def test_it_says_what_part_was_waiting():
     alert = assert_fires(SLUG, run(slow(8), wait_share=lambda i: 0.6 if i == 8 else 0.1))
     assert "60% of it was waiting for data, 10% usually" in alert.detail
+    unknown = run(slow(8), wait_share=lambda i: None if i == 8 else 0.1)
+    assert "waiting" not in assert_fires(SLUG, unknown).detail
 
 
 def test_steps_stand_in_for_samples():
-    assert_fires(SLUG, run(slow(8), samples=None), since=(351, 351))
+    assert "per step" in assert_fires(SLUG, run(slow(8), samples=None), since=(351, 351)).detail
+    assert "per sample" in assert_fires(SLUG, run(slow(8))).detail
 
 
 def test_quiet():
@@ -71,6 +74,9 @@ def test_near_miss_the_first_intervals_are_not_compared():
 def test_near_miss_a_remainder_of_few_steps():
     assert_quiet(SLUG, run(slow(8), size=4), ready=False)
     assert_fires(SLUG, run(slow(8, base=1.0), size=4), limits={"least_steps": 0})
+    remainders = run(lambda i: 0.1, intervals=9, samples=None, epoch_steps=203)  # 3 steps in the time of 50
+    assert_quiet(SLUG, remainders)
+    assert_fires(SLUG, remainders, limits={"least_steps": 0})
 
 
 def test_limits():
