@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.checks.wiring.trainings import EVERY, Fit, alerts, batch, entropy, loud, net, opened, said
-from tests.helpers_checks import assert_fires, assert_quiet, layout, records, run_check
+from tests.helpers_checks import assert_fires, assert_quiet, layout, records
 from torchwatch.records import LayerInfo
 
 SLUG = "train-mode-eval"
@@ -63,8 +63,7 @@ def test_near_miss_such_passes_are_part_of_the_training():
 
 
 def test_what_follows_an_evaluation_belongs_to_it():
-    _, found = run_check(SLUG, run((20, True), (21, True), (22, None), (40, True)))
-    assert {a.state for a in found} == {"opened"}
+    assert_fires(SLUG, run((21, True), (22, None), (40, True), (41, None)), since=(40, 40), by=40)
 
 
 @pytest.mark.parametrize("declared", ["mc_dropout", "reinforcement"])

@@ -27,13 +27,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
-from torchwatch.text import printable
+from torchwatch.checks.wiring._map import first_layer, frozen_stages, is_in, listed
 
 if TYPE_CHECKING:
     from torchwatch.history import History
     from torchwatch.records import Layout
-
-_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -68,47 +66,29 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
         return NotReady("no gradients under the present layout yet")
     got = gradients.values[:, unowned] > limits.gradient
     by_hand = (moved > 0).any(axis=0) if len(moved) else np.zeros(len(unowned), np.bool_)
-    names = _frozen_stages(history)
+    stages = frozen_stages(history)
     forgotten = [unowned[i] for i in np.flatnonzero(got.any(axis=0) & ~by_hand)]
-    found = [i for i in forgotten if not _is_in(names, layout, i)]
+    found = [i for i in forgotten if not is_in(stages, layout.parameters[i].name)]
     if len(found) < max(1, limits.parameters):
         return []
     since = int(gradients.steps[np.flatnonzero(got.any(axis=1))[0]])
     return [_finding(layout, found, since, max(1, limits.parameters))]
 
 
-def _frozen_stages(history: History) -> list[str]:
-    stages = history.declared.get("frozen_stages")
-    return [str(s) for s in stages] if isinstance(stages, (list, tuple)) else []
-
-
-def _is_in(stages: list[str], layout: Layout, index: int) -> bool:
-    name = layout.parameters[index].name
-    return any(name == s or name.startswith(f"{s}.") for s in stages)
-
-
 def _finding(layout: Layout, found: list[int], since: int, threshold: int) -> Finding:
-    names = ", ".join(printable(layout.parameters[i].name) for i in found[:_NAMED])
-    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    names = listed([layout.parameters[i].name for i in found])
     weights = sum(int(np.prod(layout.parameters[i].shape)) for i in found)
     total = sum(int(np.prod(p.shape)) for p in layout.parameters)
-    first = min(found, key=lambda i: _place(layout, i))
     return Finding(
         title=f"{len(found)} trainable parameter{'s get' if len(found) > 1 else ' gets'} gradients "
         f"and {'are' if len(found) > 1 else 'is'} in no optimizer",
         since_step=since,
-        detail=f"{names}{more}: {weights:,} of {total:,} weights.",
-        layer=layout.layers[layout.parameters[first].layer].name,
+        detail=f"{names}: {weights:,} of {total:,} weights.",
+        layer=first_layer(layout, found),
         metric="unoptimized_parameters",
         value=float(len(found)),
         threshold=float(threshold),
     )
-
-
-def _place(layout: Layout, index: int) -> tuple[bool, int, int]:
-    """Order of the forward pass, then of the module tree."""
-    order = layout.layers[layout.parameters[index].layer].order
-    return (order is None, order or 0, index)
 
 
 CHECK = Check(
