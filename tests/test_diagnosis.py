@@ -94,7 +94,8 @@ def test_as_json_is_strict_json_with_the_alert_lines():
     assert body["issue_count"] == len(body["issues"])
     assert body["incidents"][0]["root"]["explanation"] == diagnosis.incidents[0].explanation
     assert body["severities"].keys() == {"critical", "warning", "info"}
-    fields = {f.name for f in dataclasses.fields(diagnosis)} | {"issue_count", "severities", "categories", "session_issues"}
+    fields = {f.name for f in dataclasses.fields(diagnosis)}
+    fields |= {"issue_count", "severities", "categories", "session_issues"}
     assert set(body) == fields
 
 

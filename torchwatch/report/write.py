@@ -53,14 +53,14 @@ def write_report(report: Report, out: Path, progress: Callable[[str], None] = la
     }
     try:
         private_folder(out)
-        return [_write(out / name, data) for name, data in files.items()]
+        return [write_private(out / name, data) for name, data in files.items()]
     except OSError as error:
         raise UsageError(
             f"the report cannot be written to {printable(out)}: {error.strerror or error}"
         ) from error
 
 
-def _write(path: Path, data: bytes) -> Path:
+def write_private(path: Path, data: bytes) -> Path:
     """Through a new file of private mode, so that an old report is never half replaced."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
