@@ -131,7 +131,9 @@ def work(job: Job) -> dict[str, Any]:
     signal.alarm(LONGEST_S)
     warnings.simplefilter("ignore")
     result: dict[str, Any] = {"slug": slug, "seed": seed, "faulty": faulty, "budget": budget}
+    started = time.process_time()
     result |= plain(case, seed, faulty=faulty)
+    result["plain_cpu_s"] = time.process_time() - started
     return result | watching(case, seed, budget, faulty=faulty)
 
 
@@ -145,9 +147,24 @@ def jobs(chosen: list[Case], seeds: int, budget: str) -> list[Job]:
     ]
 
 
+def warm_up() -> None:
+    """Import what a training will import, so that the forked processes have it; nothing is differentiated."""
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with tempfile.TemporaryDirectory() as folder:
+        with Watcher(model, Path(folder) / "run.jsonl", config=WatchConfig(**settings("none"))) as watch:
+            model(torch.ones(1, 2))
+            for p in model.parameters():
+                p.grad = torch.zeros_like(p)
+            optimizer.step()
+            watch.log(loss=1.0)
+        diagnose(watch.path)
+
+
 def processed(work_list: list[Job], pool: int) -> Iterator[dict[str, Any]]:
     """Results as they come; each training in a forked process that has torch already."""
     torch.set_num_threads(1)
+    warm_up()
     context = multiprocessing.get_context("fork")
     with context.Pool(pool, maxtasksperchild=1) as workers:
         waiting = [(job, workers.apply_async(work, (job,))) for job in work_list]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 T = TypeVar("T")
-EVERY = 10
+EVERY = 20
 """Tensors are kept of every so many steps; SageMaker Debugger's default is 500, of far longer trainings."""
 
 
@@ -65,7 +65,7 @@ class Tap:
 
     def log(self, **values: Any) -> None:
         if "loss" in values:
-            self.losses.append(float(values["loss"]))
+            self.losses.append(float(getattr(values["loss"], "detach", lambda: values["loss"])()))
             self._bad(math.isfinite(self.losses[-1]))
         if any(k.startswith(("val_", "eval_")) for k in values):
             self.epoch(**values)
@@ -83,9 +83,9 @@ class Tap:
     def _due(self) -> bool:
         return self.steps % EVERY == 0
 
-    def _bad(self, finite: bool) -> None:  # noqa: FBT001
+    def _bad(self, finite: bool, step: int | None = None) -> None:  # noqa: FBT001
         if not finite and self.nonfinite is None:
-            self.nonfinite = max(self.steps, 1)
+            self.nonfinite = max(self.steps, 1) if step is None else step
 
     def _forward(self, name: str) -> Any:
         def hook(module: nn.Module, _: Any, out: Any) -> None:
@@ -97,7 +97,8 @@ class Tap:
     def _before(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         grads = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
         if grads and not any(g.is_sparse for g in grads):
-            self._bad(bool(torch.isfinite(torch.stack([g.float().norm() for g in grads])).all()))
+            norms = torch.stack([n.float() for n in torch._foreach_norm(grads)])
+            self._bad(all(map(math.isfinite, norms.tolist())), self.steps + 1)
         if self._due:
             self._sizes = {id(p): p.detach().clone() for p in self.model.parameters()}
 
@@ -108,8 +109,8 @@ class Tap:
             self._outputs = {}
         self.steps += 1
         with torch.no_grad():
-            finite = torch.stack([p.float().sum() for g in optimizer.param_groups for p in g["params"]])
-        self._bad(bool(torch.isfinite(finite).all()))
+            norms = torch._foreach_norm([p for g in optimizer.param_groups for p in g["params"]])
+        self._bad(all(map(math.isfinite, torch.stack([n.float() for n in norms]).tolist())))
 
 
 def _parameter(p: Tensor, before: Tensor | None) -> dict[str, float]:
