@@ -14,15 +14,15 @@ from torchwatch.records import LayerInfo, ParameterInfo
 SLUG = "redundant-layers"
 
 
-def shape(middle="ReLU", features=16):
+def shape(features=16, reads=16):
     infos = [
         LayerInfo("a", "Linear", 256, order=0, inputs=[[32, 16]], outputs=[[32, 16]]),
-        LayerInfo("act", middle, order=1, inputs=[[32, 16]], outputs=[[32, 16]]),
+        LayerInfo("act", "ReLU", order=1, inputs=[[32, 16]], outputs=[[32, 16]]),
         LayerInfo("b", "Linear", 256, order=2, inputs=[[32, 16]], outputs=[[32, features]]),
     ]
     weights = [
-        ParameterInfo(f"{n}.weight", i, [f, 16], "float32", optimizer=0, group=0)
-        for n, i, f in (("a", 0, 16), ("b", 2, features))
+        ParameterInfo(f"{n}.weight", i, of, "float32", optimizer=0, group=0)
+        for n, i, of in (("a", 0, [16, reads]), ("b", 2, [features, 16]))
     ]
     return layout(infos, weights)
 
@@ -55,6 +55,7 @@ def test_near_miss_a_step_between_that_was_not_measured():
 
 def test_near_miss_other_shapes():
     assert_quiet(SLUG, run(ALIKE, shape(features=8)))
+    assert_quiet(SLUG, run(ALIKE, shape(reads=32)))
 
 
 def test_near_miss_once():
