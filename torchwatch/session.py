@@ -230,6 +230,8 @@ def _say_weakly(reference: weakref.ref[Session]) -> Callable[[str, str], None]:
         session = reference()
         if session is not None:
             session.say(collector, message)
+            # What is not measured any more is in the layout's coverage.
+            session.attachment.patient.version += 1
 
     return say
 

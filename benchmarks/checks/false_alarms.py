@@ -83,7 +83,7 @@ def records(run: Curves) -> Iterator[Record]:
         builder.add(step)
         waiting.append(step)
         epoch_ends = number % run.epoch_steps == 0
-        closes = epoch_ends or not builder.room or number == run.loss.size
+        closes = epoch_ends or builder.full or number == run.loss.size
         if closes or number in run.evals or len(waiting) == run.batched:
             yield batch(waiting) if len(waiting) > 1 else step
             waiting = []

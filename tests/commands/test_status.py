@@ -60,8 +60,8 @@ def test_what_was_not_run_is_grouped_by_reason(faulty: Path, monkeypatch: pytest
     lines = call(monkeypatch, "status", faulty).out.splitlines()
     rows = lines[lines.index("Not run") + 1 :]
     assert rows[0].split() == ["because", "checks"]
-    assert any(row.startswith("no `grad_norm`") and "exploding-gradients" in row for row in rows)
-    assert len(rows) <= 6
+    assert any(row.startswith("no `wiring`") and "train-mode-eval" in row for row in rows)
+    assert len(rows) <= 8
 
 
 def judged(path: Path, names: list[str]) -> Diagnosis:

@@ -208,6 +208,8 @@ def test_a_private_function_that_raises_costs_its_probes_and_no_more(
     assert all(step.loss is not None and step.activations is not None for step in found)
     notes = [note for note in records if isinstance(note, Note) and "out of order" in note.message]
     assert {note.topic for note in notes} == probes
+    coverage = [r for r in records if isinstance(r, Layout)][-1].coverage
+    assert {probe for probe in probes if "out of order" in coverage[probe]} == probes
     columns = {"gradients": "grad_norms", "weights": "weight_norms", "updates": "update_ratios"}
     for probe, column in columns.items():
         assert (getattr(found[-1], column) is None) == (probe in probes), probe

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torchwatch.sinks.progress import Progress
 
 TOP = 5
-REASONS = 4
+REASONS = 6
 
 
 @click.command("status")
