@@ -19,6 +19,7 @@ from torchwatch.records import (
     Attention,
     Blackbox,
     End,
+    Histogram,
     Interval,
     Record,
     Step,
@@ -213,12 +214,59 @@ def test_a_step_keeps_its_scalars_when_its_columns_go() -> None:
     assert kept == Step(step=1000, loss=2.0)
 
 
-def test_attention_is_thinned_as_columns_are_and_the_black_box_never() -> None:
+def test_attention_and_histograms_are_thinned_as_columns_are_and_the_black_box_never() -> None:
     disk = tight(0.0)
     assert not disk.detail(Attention(data={"a": 1}))
+    assert not disk.detail(Histogram(data={"a": 1}))
     assert disk.detail(Blackbox())
     assert disk.detail(Alert())
-    assert disk.thinned() == "written: 0 of 1 attention records"
+    assert disk.thinned() == "written: 0 of 1 attention records, 0 of 1 histograms"
+    assert disk.thinned() is None
+
+
+def test_below_the_first_size_all_detail_is_written_and_nothing_said() -> None:
+    disk = DiskBudget(10_000_000, 0)
+    assert all(
+        disk.detail(kind(data={"a": [1.0] * 100})) for kind in (Attention, Histogram) for _ in range(50)
+    )
+    assert disk.thinned() is None
+
+
+def test_detail_does_not_touch_the_reserve_that_a_warning_draws_on() -> None:
+    """``tight(…)`` has a reserve of 120,000 bytes; a record counts as 4 KB until one was written."""
+    assert not tight(120_000.0).detail(Histogram())
+    disk = tight(120_000.0 + 3 * 4096)
+    assert [disk.detail(Histogram()) for _ in range(5)] == [True, True, True, False, False]
+    assert disk.step(Step(step=1001, **ALL), 10) is not None
+
+
+def detail(kind: type[Attention | Histogram], number: int, size: int) -> Attention | Histogram:
+    return kind(step=number, data={"all": column(size).tolist()})
+
+
+@pytest.mark.parametrize("sizes", [(100, 100), (2000, 60), (60, 2000)])
+def test_detail_is_written_as_far_as_there_is_room_and_never_costs_a_step_its_scalars(
+    sizes: tuple[int, int],
+) -> None:
+    full, hourly, took_s = 300_000, 20_000_000, 0.038
+    run = Run(full, hourly)
+    for number in range(1, 6001):
+        run.write(number * took_s, run.disk.step(step(number, took_s)))
+        if number % 10 == 0:
+            both = (detail(k, number, n) for k, n in zip((Attention, Histogram), sizes, strict=True))
+            run.write(number * took_s, *(r for r in both if run.disk.detail(r)))
+        if number % 200 == 0:
+            run.close(number * took_s)
+    steps = [r.step for r in run.written if isinstance(r, (Attention, Histogram))]
+    assert run.disk.tight
+    assert run.numbers() == list(range(1, 6001))
+    assert 100 < len(steps) < 600, "of 1,200"
+    assert len([number for number in steps if number > 3000]) > 100
+    assert run.stays_within(full, hourly)
+    said = run.said[-1]
+    assert "attention records" in said
+    assert "histograms" in said
+    assert "columns" not in said
 
 
 def test_a_black_box_is_paid_for_by_columns_not_by_scalars() -> None:
@@ -271,3 +319,49 @@ def test_a_recording_over_its_size_is_thinned_says_so_and_replays_the_same(tmp_p
     end = records[-1]
     assert isinstance(end, End)
     assert end.steps == sum(r.steps for r in records if isinstance(r, Interval)) == 800
+
+
+def test_attention_and_histograms_of_a_recording_over_its_size(tmp_path) -> None:
+    """Both are thinned, the intervals say so, and what is left can be read."""
+
+    class Attending(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = torch.nn.MultiheadAttention(8, 2, batch_first=True)
+            self.last = torch.nn.Linear(8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.attention(x, x, x)[0])
+
+    model = Attending()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+
+    def body(watch: Watcher) -> None:
+        for _ in range(160):
+            loss = model(torch.ones(2, 5, 8)).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            watch.log(loss=loss)
+
+    config = WatchConfig(
+        budget=None,
+        activations_every=1,
+        attention=True,
+        histograms=True,
+        interval_steps=40,
+        disk_full_bytes=60_000,
+        disk_bytes_per_hour=20_000_000,
+        terminal=False,
+        energy=False,
+    )
+    path = tmp_path / "run.jsonl"
+    record(model, body, path, config)
+    records = assert_live_equals_replay(path)
+    assert all(s.loss is not None for s in steps_of(records))
+    thinned = " ".join(r.thinned for r in records if isinstance(r, Interval) and r.thinned)
+    for kind, words in ((Attention, "attention records"), (Histogram, "histograms")):
+        kept = [r for r in records if isinstance(r, kind)]
+        assert 0 < len(kept) < 160
+        assert words in thinned
+        assert all(r.data for r in kept)
