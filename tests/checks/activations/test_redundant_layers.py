@@ -14,11 +14,11 @@ from torchwatch.records import LayerInfo, ParameterInfo
 SLUG = "redundant-layers"
 
 
-def shape(features=16, reads=16):
+def shape(features=16, reads=16, kind="Linear"):
     infos = [
         LayerInfo("a", "Linear", 256, order=0, inputs=[[32, 16]], outputs=[[32, 16]]),
         LayerInfo("act", "ReLU", order=1, inputs=[[32, 16]], outputs=[[32, 16]]),
-        LayerInfo("b", "Linear", 256, order=2, inputs=[[32, 16]], outputs=[[32, features]]),
+        LayerInfo("b", kind, 256, order=2, inputs=[[32, 16]], outputs=[[32, features]]),
     ]
     weights = [
         ParameterInfo(f"{n}.weight", i, of, "float32", optimizer=0, group=0)
@@ -56,6 +56,7 @@ def test_near_miss_a_step_between_that_was_not_measured():
 def test_near_miss_other_shapes():
     assert_quiet(SLUG, run(ALIKE, shape(features=8)))
     assert_quiet(SLUG, run(ALIKE, shape(reads=32)))
+    assert_quiet(SLUG, run(ALIKE, shape(kind="Conv1d")))
 
 
 def test_near_miss_once():
