@@ -20,6 +20,7 @@ Steps = npt.NDArray[np.int64]
 _MOST_INTERVALS = 64
 _EARLY_STEPS = 10
 _BLOCKS = 8
+_AT_MOST = 1.645  # 95 % of a normal distribution lie below so many σ
 _FIRST_STEPS = 3
 
 
@@ -120,8 +121,8 @@ def most_fallen(losses: Curve, level: float) -> float:
     """How far the loss can have fallen below a level at which it began, at most.
 
     The largest one of: what the last third of the intervals lies below it; what it lies below the first third
-    and one standard error more, because the first interval alone may be low by luck; and the steepest fall
-    that the confidence interval of the slope allows. A bad start is no fall: means far above the level are
+    at most (95 %), because the first interval alone may be low by luck; and the steepest fall that the
+    confidence interval of the slope allows. A bad start is no fall: means far above the level are
     cut, and the first interval is not in the slope. Where too few intervals give the slope no interval, the
     last third's own error takes its place.
     """
@@ -131,7 +132,7 @@ def most_fallen(losses: Curve, level: float) -> float:
     began = np.minimum(losses.mean[:third], level + 3 * losses.error[:third])
     errors = np.concatenate([losses.error[:third], losses.error[-third:]])
     luck = float(np.sqrt(np.square(errors).sum())) / third
-    fallen = max(level - last, float(began.mean()) - last + luck)
+    fallen = max(level - last, float(began.mean()) - last + _AT_MOST * luck)
     low = slope_bounds(np.arange(count - 1), losses.mean[1:])[0]
     if math.isinf(low):
         return fallen + 3 * float(np.sqrt(np.square(losses.error[-third:]).sum())) / third
