@@ -106,7 +106,8 @@ def test_no_name_breaks_a_plot(tmp_path, coarse, name: str):
         Step(step=2, loss=1.0, metrics={name: 2.0}, grad_norms=column, update_ratios=column),
         Eval(step=2, metrics={name: 1.0, f"{name}loss": 1.0}),
     ]
-    all_drawn(draw_all(build_report(write(tmp_path / "a.jsonl", lines))))
+    drawn = all_drawn(draw_all(build_report(write(tmp_path / "a.jsonl", lines))))
+    assert {"loss", "metrics", "gradient_flow", "update_ratios"} <= set(drawn)
 
 
 def test_a_plot_that_fails_does_not_stop_the_others(report_of, monkeypatch):

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from tests.survival.conduct import BOTH, CONFIGS, EVERYTHING, Survival, survive
 from tests.zoo import Stage, numbers
-from torchwatch.records import Note
+from torchwatch.records import Note, is_missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -231,4 +231,10 @@ def test_exported_and_run_while_watched(tmp_path: Path) -> None:
                 stage.step(loss)
         stage.end(model, optimizer)
 
-    survive(play, tmp_path / "run.jsonl")
+    survival = survive(play, tmp_path / "run.jsonl")
+    assert {"step 4: graph", "step 4: exported"} <= {label for label, _ in survival.stage.diary}
+    assert all(step.grad_norm > 0 and step.update_ratio > 0 for step in survival.steps)
+    assert survival.coverage["activations"] == "ok"
+    rms = [step.activations["rms"] for step in survival.steps if step.activations]
+    assert len(rms) == len(survival.steps)
+    assert not any(is_missing(column).any() for column in rms), "the layers are still seen, all of them"
