@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from torchwatch.codec import rounded_together
 from torchwatch.config import WatchConfig
 from torchwatch.intervals import IntervalBuilder, tidy
 from torchwatch.recorder.thinning import DiskBudget
@@ -32,7 +33,6 @@ from torchwatch.records import (
     batch,
     encode,
     missing_column,
-    rounded_columns,
     rounded_line,
 )
 
@@ -91,7 +91,12 @@ def step(rng: np.random.Generator, number: int, time_s: float, took_s: float, **
 
 def sampled(rng: np.random.Generator, number: int, time_s: float, took_s: float) -> Step:
     """A step with everything."""
-    return rounded_columns(step(rng, number, time_s, took_s, **columns(rng)))
+    found = columns(rng)
+    layers = found.pop("activations")
+    parts = iter(rounded_together([*found.values(), *layers.values()]))
+    found = {name: next(parts) for name in found}
+    layers = {name: next(parts) for name in layers}
+    return step(rng, number, time_s, took_s, **found, activations=layers)
 
 
 def fast_line(rng: np.random.Generator, first: int, count: int) -> Steps:
@@ -129,7 +134,7 @@ def day(rng: np.random.Generator, took_s: float, watched_s: float, *, per_line: 
             else:
                 intervals.add(piece)
                 out.append(disk.step(piece))
-        if intervals.room <= 0:
+        if intervals.full:
             out.append(intervals.close("steps", time_s, rss_bytes=10**9, thinned=disk.thinned()))
             intervals.interval_steps = disk.interval_steps(config.interval_steps)
         if time_s - system_s >= 1:

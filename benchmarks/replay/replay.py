@@ -103,7 +103,7 @@ def records(count: int, *, batched: bool) -> Iterator[Record]:
     for step in healthy_steps(count):
         waiting.append(step)
         intervals.add(step)
-        full = intervals.room == 0
+        full = intervals.full
         evaluated = step.step % EVAL_EVERY == 0
         if full or evaluated or len(waiting) == (LINE_STEPS if batched else 1):
             yield batch(waiting) if len(waiting) > 1 else waiting[0]
