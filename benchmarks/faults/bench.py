@@ -96,7 +96,14 @@ def fault(
         slug = train.__name__.replace("_", "-")
         assert slug not in FAULTS, slug
         FAULTS[slug] = Case(
-            slug, arch, train, kind, planted, frozenset(expect.split()), frozenset((roots or expect).split()), **more
+            slug,
+            arch,
+            train,
+            kind,
+            planted,
+            frozenset(expect.split()),
+            frozenset((roots or expect).split()),
+            **more,
         )
         return train
 

@@ -12,9 +12,7 @@ from benchmarks.faults.data import VOCABULARY
 Activation = Callable[[], nn.Module]
 
 
-def mlp(
-    *sizes: int, act: Activation = nn.ReLU, dropout: float = 0.0, norm: bool = False
-) -> nn.Sequential:
+def mlp(*sizes: int, act: Activation = nn.ReLU, dropout: float = 0.0, norm: bool = False) -> nn.Sequential:
     """Linear layers with an activation between them."""
     layers: list[nn.Module] = []
     for i, (width, after) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
@@ -52,7 +50,9 @@ class Cnn(nn.Module):
 class Rnn(nn.Module):
     """A recurrent layer over rows or characters and a head on its last or on every output."""
 
-    def __init__(self, inputs: int, hidden: int, outputs: int, *, kind: str = "LSTM", text: bool = False) -> None:
+    def __init__(
+        self, inputs: int, hidden: int, outputs: int, *, kind: str = "LSTM", text: bool = False
+    ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(VOCABULARY, inputs) if text else None
         self.rnn = getattr(nn, kind)(inputs, hidden, batch_first=True)
@@ -84,7 +84,9 @@ class Block(nn.Module):
 class Gpt(nn.Module):
     """A character model with learned positions."""
 
-    def __init__(self, width: int = 32, heads: int = 4, blocks: int = 2, length: int = 32, dropout: float = 0.0) -> None:
+    def __init__(
+        self, width: int = 32, heads: int = 4, blocks: int = 2, length: int = 32, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.tokens = nn.Embedding(VOCABULARY, width)
         self.positions = nn.Embedding(length, width)

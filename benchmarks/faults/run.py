@@ -46,12 +46,14 @@ def settings(budget: str) -> dict[str, Any]:
     ``none``: without a budget (on steps of a millisecond it buys too few looks), and with a line per step, as
     loops of usual size write them. ``default``: nothing is set.
     """
-    quiet: dict[str, Any] = {"terminal": False, "energy": False}
+    quiet: dict[str, Any] = {"terminal": False, "energy": False, "drain_s": 60.0}
     return quiet if budget == "default" else quiet | {"budget": None, "fast_steps_per_s": 1e9}
 
 
 @contextmanager
-def watched(paths: list[Path], case: Case, budget: str, folder: str, model: Any, **keywords: Any) -> Iterator[Watcher]:
+def watched(
+    paths: list[Path], case: Case, budget: str, folder: str, model: Any, **keywords: Any
+) -> Iterator[Watcher]:
     """A Watcher as the watcher of a training; its file is appended to ``paths``."""
     declare = keywords.pop("declare", {})
     config = WatchConfig(**settings(budget), **case.config, declare=declare)
@@ -79,8 +81,16 @@ def plain(case: Case, seed: int, *, faulty: bool) -> dict[str, Any]:
     tap = taps[0]
     return {
         "score": score, "error": error, "plain_s": time.perf_counter() - started, "onset": run.onset,
-        "nonfinite": tap.nonfinite, "plain_steps": tap.steps, "rivals": spoken(tap),
+        "nonfinite": tap.nonfinite, "best_val": _best_val(tap), "plain_steps": tap.steps, "rivals": spoken(tap),
     }  # fmt: skip
+
+
+def _best_val(tap: Tap) -> int | None:
+    """Step of the lowest validation loss."""
+    points = [
+        (e["val_loss"], int(e["step"])) for e in tap.epochs if math.isfinite(e.get("val_loss", math.nan))
+    ]
+    return min(points)[1] if points else None
 
 
 def watching(case: Case, seed: int, budget: str, *, faulty: bool) -> dict[str, Any]:
@@ -93,9 +103,11 @@ def watching(case: Case, seed: int, budget: str, *, faulty: bool) -> dict[str, A
         score, _ = _outcome(case, run)
         watched_s = time.perf_counter() - started
         told = diagnose(paths[0])
+        lines = [json.loads(line) for line in paths[0].read_text().splitlines()]
+        intervals = [a["last_step"] for a in lines if a["kind"] == "interval"]
         alerts = [
             [a["check"], a["severity"], a["step"], a["since_step"], a["layer"], a["title"], a["state"]]
-            for a in map(json.loads, paths[0].read_text().splitlines())
+            for a in lines
             if a["kind"] == "alert" and a["state"] != "resolved"
         ]
         keep = os.environ.get("FAULTS_KEEP")
@@ -105,12 +117,17 @@ def watching(case: Case, seed: int, budget: str, *, faulty: bool) -> dict[str, A
     if case.kind == "system":  # what compares ranks is found when the files are read
         seen = {a[0] for a in alerts}
         alerts += [
-            [i.check, i.severity, i.step, i.since_step, i.layer, i.title, "read"] for i in told.issues if i.check not in seen
+            [i.check, i.severity, i.step, i.since_step, i.layer, i.title, "read"]
+            for i in told.issues
+            if i.check not in seen
         ]
-    incidents = [[i.root.check, i.root.severity, i.root.since_step, [s.check for s in i.symptoms]] for i in told.incidents]
+    incidents = [
+        [i.root.check, i.root.severity, i.root.since_step, [s.check for s in i.symptoms]]
+        for i in told.incidents
+    ]
     return {
         "watched_score": score, "watched_s": watched_s, "steps": told.steps, "alerts": alerts,
-        "incidents": incidents, "replay": told.replay_matches, "replay_difference": told.replay_difference,
+        "incidents": incidents, "intervals": intervals, "replay": told.replay_matches, "replay_difference": told.replay_difference,
         "not_run": {s: told.not_run[s] for s in case.expect if s in told.not_run},
     }  # fmt: skip
 
@@ -172,7 +189,13 @@ def processed(work_list: list[Job], pool: int) -> Iterator[dict[str, Any]]:
             try:
                 yield result.get(2 * LONGEST_S * (1 + len(work_list)))
             except Exception as error:  # noqa: BLE001  # said in the report, and the others go on
-                yield {"slug": job[0], "seed": job[1], "faulty": job[2], "budget": job[3], "broken": repr(error)}
+                yield {
+                    "slug": job[0],
+                    "seed": job[1],
+                    "faulty": job[2],
+                    "budget": job[3],
+                    "broken": repr(error),
+                }
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -184,6 +207,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--budget", choices=["none", "default"], default="none")
     parser.add_argument("--pool", type=int, default=1, help="trainings at a time")
     parser.add_argument("--show", action="store_true", help="every alert of every training")
+    parser.add_argument("--resume", action="store_true", help="keep what --out has, and run the rest")
     parser.add_argument("--out", type=Path, default=HERE / "raw.jsonl")
     parser.add_argument("--record", action="store_true", help="write last.json and docs/detection.md")
     options = parser.parse_args(arguments)
@@ -193,9 +217,11 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = [c for c in chosen if options.kind in {None, c.kind}]
     if options.quick:
         chosen, options.seeds = chosen[::3], 1
-    rows = []
-    with options.out.open("w") as out:
-        for row in processed(jobs(chosen, options.seeds, options.budget), options.pool):
+    rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.resume else []
+    done = {(r["slug"], r["seed"], r["faulty"], r["budget"]) for r in rows}
+    todo = [job for job in jobs(chosen, options.seeds, options.budget) if job not in done]
+    with options.out.open("a" if options.resume else "w") as out:
+        for row in processed(todo, options.pool):
             rows.append(row)
             out.write(json.dumps(row) + "\n")
             out.flush()

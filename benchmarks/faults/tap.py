@@ -52,7 +52,9 @@ class Tap:
         self._handles.append(register_optimizer_step_post_hook(self._after))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
         for handle in self._handles:
             handle.remove()
 
@@ -115,29 +117,41 @@ class Tap:
 
 def _parameter(p: Tensor, before: Tensor | None) -> dict[str, float]:
     weight = p.detach().float()
-    row = {"std": float(weight.std(correction=0)), "zero": float((weight == 0).float().mean())}
-    row["trainable"] = float(p.requires_grad)
+    row = {"size": float(weight.numel()), "zero": float((weight == 0).float().mean())}
     if p.grad is not None:
-        grad = p.grad.detach().float()
-        row |= {"grad_mean_abs": float(grad.abs().mean()), "grad_max_abs": float(grad.abs().max())}
-        row["grad_norm"] = float(grad.norm())
+        grad = p.grad.detach()
+        grad = (grad.to_dense() if grad.is_sparse else grad).float()
+        row |= {"grad_mean_abs": float(grad.abs().mean()), "grad_norm": float(grad.norm())}
+        row["grad_zero"] = float((grad == 0).float().mean())
     if before is not None and before.shape == p.shape:
         row["update"] = float((weight - before.float()).norm() / weight.norm().clamp_min(1e-30))
     row["nan"] = float(not torch.isfinite(weight).all())
     return row
 
 
-def _output(module: nn.Module, out: Tensor) -> dict[str, float]:
-    flat = out.transpose(0, 1).flatten(1) if out.dim() == 4 else out.flatten(0, -2).T if out.dim() > 1 else out[None]
-    zero = flat == 0
-    row = {"zero": float(zero.float().mean()), "dead": float(zero.all(1).float().mean())}
-    row["nan"] = float(not torch.isfinite(out).all())
+def _output(module: nn.Module, out: Tensor) -> dict[str, Any]:
+    """Shares of an output: zeros; units that are silent, or at their bounds, for 99 % of samples and positions."""
+    flat = (
+        out.transpose(0, 1).flatten(1)
+        if out.dim() == 4
+        else out.flatten(0, -2).T
+        if out.dim() > 1
+        else out[None]
+    )
     kind = type(module).__name__
-    row["type"] = kind  # type: ignore[assignment]
+    row: dict[str, Any] = {
+        "type": kind,
+        "zero": float((out == 0).float().mean()),
+        "nan": not torch.isfinite(out).all(),
+    }
+    row["inactive"] = float(((flat != 0).float().mean(1) < 0.01).float().mean())
     if kind == "Sigmoid":
-        row["low"], row["high"] = float((out <= 1e-10).float().mean()), float((out >= 1 - 1e-7).float().mean())
-    if kind == "Tanh":
-        row["saturated"] = float((out.abs() >= 0.9999).float().mean())
+        inside = (flat > torch.sigmoid(torch.tensor(-23.0))) & (flat < torch.sigmoid(torch.tensor(16.99999)))
+    elif kind == "Tanh":
+        inside = flat.abs() < torch.tanh(torch.tensor(9.4999))
+    else:
+        return row
+    row["saturated"] = float((inside.float().mean(1) < 0.01).float().mean())
     return row
 
 

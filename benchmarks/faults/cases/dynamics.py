@@ -19,10 +19,17 @@ def few_samples(run: Run) -> float:
     data = load("digits")
     data = data.few(100) if run.faulty else data
     model = mlp(64, 64, 10)
-    return supervised(run, model, data, sgd(model, 0.05), epochs=80 if run.faulty else 6, size=20 if run.faulty else 32)
+    return supervised(
+        run, model, data, sgd(model, 0.05), epochs=80 if run.faulty else 6, size=20 if run.faulty else 32
+    )
 
 
-@fault("dynamics", "cnn", "overfitting", planted="a third of the training labels are wrong, and nothing stops the network from learning them")
+@fault(
+    "dynamics",
+    "cnn",
+    "overfitting",
+    planted="a third of the training labels are wrong, and nothing stops the network from learning them",
+)
 def wrong_labels_learned(run: Run) -> float:
     data, model = load("digits").images().few(600), Cnn(width=16)
     if run.faulty:
@@ -60,7 +67,13 @@ def labels_of_the_batch_before(run: Run) -> float:
     return supervised(run, model, data, adam(model, 3e-3), epochs=9, loader=Lagging())
 
 
-@fault("dynamics", "mlp", "constant-loss class-ignored overfitting", severity="info", planted="every training label is 0")
+@fault(
+    "dynamics",
+    "mlp",
+    "constant-loss class-ignored overfitting",
+    severity="info",
+    planted="every training label is 0",
+)
 def constant_labels(run: Run) -> float:
     data, model = load("digits"), mlp(64, 32, 10)
     if run.faulty:
@@ -75,11 +88,22 @@ def constant_labels(run: Run) -> float:
     return supervised(run, model, data, sgd(model, 0.05), epochs=8, evaluate=evaluate)
 
 
-@fault("dynamics", "tabular", "class-ignored", planted="2 % of the samples are of the class that matters, unweighted", harm="recall lost on the rare class")
+@fault(
+    "dynamics",
+    "tabular",
+    "class-ignored",
+    planted="2 % of the samples are of the class that matters, unweighted",
+    harm="recall lost on the rare class",
+)
 def rare_class_ignored(run: Run) -> float:
     data, model = load("cancer", 0.6), mlp(30, 16, 2)
     noise = 1.5 * torch.randn(data.x.shape, generator=run.generator)
-    data = Data(data.x + noise, data.y, data.val_x + 1.5 * torch.randn(data.val_x.shape, generator=run.generator), data.val_y)
+    data = Data(
+        data.x + noise,
+        data.y,
+        data.val_x + 1.5 * torch.randn(data.val_x.shape, generator=run.generator),
+        data.val_y,
+    )
     if run.faulty:
         rare = (data.y == 0).nonzero().flatten()[4:]
         keep = torch.ones(len(data.y), dtype=torch.bool)
@@ -89,7 +113,9 @@ def rare_class_ignored(run: Run) -> float:
     def evaluate() -> dict[str, object]:
         with torch.no_grad():
             said = model(data.val_x).argmax(1)
-        recall = {name: float((said[data.val_y == k] == k).float().mean()) for k, name in ((0, "ill"), (1, "well"))}
+        recall = {
+            name: float((said[data.val_y == k] == k).float().mean()) for k, name in ((0, "ill"), (1, "well"))
+        }
         return judge(model, data) | {"val_recall": recall}
 
     optimizer = sgd(model, 0.003, 0.9, weight_decay=0.05)
@@ -97,7 +123,13 @@ def rare_class_ignored(run: Run) -> float:
     return 1 - evaluate()["val_recall"]["ill"]  # type: ignore[index]
 
 
-@fault("dynamics", "mlp", "forgetting", planted="the second task is learned without a look at the first", harm="accuracy lost on the first task")
+@fault(
+    "dynamics",
+    "mlp",
+    "forgetting",
+    planted="the second task is learned without a look at the first",
+    harm="accuracy lost on the first task",
+)
 def first_task_forgotten(run: Run) -> float:
     data, model = load("digits"), mlp(64, 64, 10)
     parts = [(data.y < 5), (data.y >= 5)]
@@ -138,13 +170,25 @@ def validated_on_training_data(run: Run) -> float:
     return unseen - evaluate()["val_loss"]
 
 
-@fault("dynamics", "mlp", "lr-too-low no-learning update-ratio loss-plateau", severity="info", planted="a learning rate of 1e-7")
+@fault(
+    "dynamics",
+    "mlp",
+    "lr-too-low no-learning update-ratio loss-plateau",
+    severity="info",
+    planted="a learning rate of 1e-7",
+)
 def lr_far_too_low(run: Run) -> float:
     data, model = load("digits"), mlp(64, 32, 10)
     return supervised(run, model, data, adam(model, 1e-7 if run.faulty else 1e-3), epochs=16)
 
 
-@fault("dynamics", "cnn", "lr-too-low no-learning update-ratio loss-plateau lr-zero", severity="info", planted="a scheduler meant for epochs is stepped at every batch: the rate decays a thousandfold in the first epoch")
+@fault(
+    "dynamics",
+    "cnn",
+    "lr-too-low no-learning update-ratio loss-plateau lr-zero",
+    severity="info",
+    planted="a scheduler meant for epochs is stepped at every batch: the rate decays a thousandfold in the first epoch",
+)
 def scheduler_per_batch(run: Run) -> float:
     data, model = load("digits").images(), Cnn(norm=False)
     optimizer = sgd(model, 0.03)
@@ -153,13 +197,26 @@ def scheduler_per_batch(run: Run) -> float:
     return supervised(run, model, data, optimizer, epochs=14, **where)
 
 
-@fault("dynamics", "tabular", "lr-too-high noisy-loss loss-divergence loss-explosion exploding-gradients gradient-spike loss-spike no-learning update-ratio", severity="info", planted="a learning rate at the edge of stability: the loss jumps up and down")
+@fault(
+    "dynamics",
+    "tabular",
+    "lr-too-high noisy-loss loss-divergence loss-explosion exploding-gradients gradient-spike loss-spike no-learning update-ratio",
+    severity="info",
+    planted="a learning rate at the edge of stability: the loss jumps up and down",
+)
 def lr_oscillates(run: Run) -> float:
     data, model = load("diabetes"), mlp(10, 32, 32, 1)
-    return supervised(run, model, data, sgd(model, 0.25 if run.faulty else 0.005), epochs=30, size=32, loss=mse)
+    return supervised(
+        run, model, data, sgd(model, 0.25 if run.faulty else 0.005), epochs=30, size=32, loss=mse
+    )
 
 
-@fault("dynamics", "mlp", "loss-divergence loss-explosion exploding-gradients update-ratio loss-nonfinite lr-too-high no-learning dead-units", planted="the learning rate grows by 5 % a step (it was meant to decay)")
+@fault(
+    "dynamics",
+    "mlp",
+    "loss-divergence loss-explosion exploding-gradients update-ratio loss-nonfinite lr-too-high no-learning dead-units",
+    planted="the learning rate grows by 5 % a step (it was meant to decay)",
+)
 def lr_grows(run: Run) -> float:
     data, model = load("digits"), mlp(64, 32, 10)
     optimizer = sgd(model, 0.01)
@@ -170,7 +227,13 @@ def lr_grows(run: Run) -> float:
     return supervised(run, model, data, optimizer, epochs=7, scheduler=scheduler)
 
 
-@fault("dynamics", "mlp", "undivided-accumulation loss-explosion exploding-gradients gradient-spike", severity="info", planted="from step 89 on gradients of eight batches are added up, undivided")
+@fault(
+    "dynamics",
+    "mlp",
+    "undivided-accumulation loss-explosion exploding-gradients gradient-spike",
+    severity="info",
+    planted="from step 89 on gradients of eight batches are added up, undivided",
+)
 def undivided_accumulation(run: Run) -> float:
     data, model = load("digits"), mlp(64, 32, 10)
     optimizer = sgd(model, 0.3, 0.9)
@@ -190,7 +253,12 @@ def undivided_accumulation(run: Run) -> float:
     return judge(model, data)["val_loss"]
 
 
-@fault("dynamics", "transformer", "overfitting", planted="a character model that sees the same 1,500 characters again and again")
+@fault(
+    "dynamics",
+    "transformer",
+    "overfitting",
+    planted="a character model that sees the same 1,500 characters again and again",
+)
 def text_learned_by_heart(run: Run) -> float:
     from benchmarks.faults.data import TextLoader, text, windows
 
@@ -205,15 +273,29 @@ def text_learned_by_heart(run: Run) -> float:
     from benchmarks.faults.loops import flat_cross_entropy, text_data
 
     return supervised(
-        run, model, text_data(), adam(model, 3e-3), epochs=14, loss=flat_cross_entropy, loader=Few(25, seed=run.seed)
+        run,
+        model,
+        text_data(),
+        adam(model, 3e-3),
+        epochs=14,
+        loss=flat_cross_entropy,
+        loader=Few(25, seed=run.seed),
     )
 
 
-@fault("dynamics", "transformer", "no-learning loss-plateau", severity="info", planted="targets are the text of somewhere else")
+@fault(
+    "dynamics",
+    "transformer",
+    "no-learning loss-plateau",
+    severity="info",
+    planted="targets are the text of somewhere else",
+)
 def text_and_targets_apart(run: Run) -> float:
     def apart(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         x, y = batch
-        return x, y[torch.randperm(len(y), generator=run.generator)][:, torch.randperm(y.shape[1], generator=run.generator)]
+        return x, y[torch.randperm(len(y), generator=run.generator)][
+            :, torch.randperm(y.shape[1], generator=run.generator)
+        ]
 
     from benchmarks.faults.data import TextLoader
     from benchmarks.faults.loops import flat_cross_entropy, text_data
@@ -225,7 +307,13 @@ def text_and_targets_apart(run: Run) -> float:
 
     model = Gpt()
     return supervised(
-        run, model, text_data(), adam(model, 3e-3), epochs=9, loss=flat_cross_entropy, loader=Apart(30, seed=run.seed)
+        run,
+        model,
+        text_data(),
+        adam(model, 3e-3),
+        epochs=9,
+        loss=flat_cross_entropy,
+        loader=Apart(30, seed=run.seed),
     )
 
 

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from benchmarks.faults.bench import Run, fault
 from benchmarks.faults.data import Data, load
-from benchmarks.faults.loops import adam, language, mse, sgd, supervised, update
+from benchmarks.faults.loops import language, mse, sgd, supervised, update
 from benchmarks.faults.models import Cnn, Gpt, mlp
 
 STUCK = "vanishing-gradients no-learning update-ratio"
@@ -21,7 +21,13 @@ def deep_sigmoid(run: Run) -> float:
     return supervised(run, model, data, sgd(model, 0.02), epochs=16)
 
 
-@fault("dynamics", "cnn", "dead-units zero-gradient-layer no-learning", roots="dead-units zero-gradient-layer", planted="at step 100 the biases of the second convolution drop by 20")
+@fault(
+    "dynamics",
+    "cnn",
+    "dead-units zero-gradient-layer no-learning",
+    roots="dead-units zero-gradient-layer",
+    planted="at step 100 the biases of the second convolution drop by 20",
+)
 def relu_units_die(run: Run) -> float:
     data, model = load("digits").images(), Cnn(norm=False)
 
@@ -35,7 +41,13 @@ def relu_units_die(run: Run) -> float:
     return supervised(run, model, data, sgd(model, 0.03), epochs=6, on_step=on_step)
 
 
-@fault("dynamics", "mlp", "dead-units zero-gradient-layer no-learning", roots="dead-units zero-gradient-layer", planted="biases start at −5: most units are dead from the start")
+@fault(
+    "dynamics",
+    "mlp",
+    "dead-units zero-gradient-layer no-learning",
+    roots="dead-units zero-gradient-layer",
+    planted="biases start at −5: most units are dead from the start",
+)
 def born_dead(run: Run) -> float:
     data, model = load("digits"), mlp(64, 64, 64, 10)
     with torch.no_grad():
@@ -45,7 +57,13 @@ def born_dead(run: Run) -> float:
     return supervised(run, model, data, sgd(model, 0.03), epochs=6)
 
 
-@fault("dynamics", "mlp", "saturated-activations no-learning vanishing-gradients", roots="saturated-activations", planted="tanh layers with weights 40 times too large")
+@fault(
+    "dynamics",
+    "mlp",
+    "saturated-activations no-learning vanishing-gradients",
+    roots="saturated-activations",
+    planted="tanh layers with weights 40 times too large",
+)
 def saturated_init(run: Run) -> float:
     data, model = load("digits"), mlp(64, 32, 32, 10, act=nn.Tanh)
     with torch.no_grad():
@@ -55,7 +73,12 @@ def saturated_init(run: Run) -> float:
     return supervised(run, model, data, sgd(model, 0.03), epochs=6)
 
 
-@fault("dynamics", "mlp", "activation-explosion exploding-gradients loss-explosion loss-nonfinite weight-growth no-learning input-scale loss-divergence gradient-nonfinite", planted="a deep stack initialised with a gain of 3: outputs of a million")
+@fault(
+    "dynamics",
+    "mlp",
+    "activation-explosion exploding-gradients loss-explosion loss-nonfinite weight-growth no-learning input-scale loss-divergence gradient-nonfinite",
+    planted="a deep stack initialised with a gain of 3: outputs of a million",
+)
 def init_gain_too_large(run: Run) -> float:
     data, model = load("digits"), mlp(64, *[64] * 8, 10)
     for layer in model:
@@ -66,14 +89,25 @@ def init_gain_too_large(run: Run) -> float:
     return supervised(run, model, data, sgd(model, 0.01, 0.9), epochs=6)
 
 
-@fault("dynamics", "mlp", "activation-collapse no-learning rank-collapse constant-loss dead-units vanishing-gradients zero-gradient-layer", planted="a weight decay of 3: weights shrink to nothing")
+@fault(
+    "dynamics",
+    "mlp",
+    "activation-collapse no-learning rank-collapse constant-loss dead-units vanishing-gradients zero-gradient-layer",
+    planted="a weight decay of 3: weights shrink to nothing",
+)
 def weight_decay_too_strong(run: Run) -> float:
     data, model = load("digits"), mlp(64, 32, 32, 10)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=60.0 if run.faulty else 0.01)
     return supervised(run, model, data, optimizer, epochs=8)
 
 
-@fault("dynamics", "rnn", "update-ratio no-learning lr-too-low vanishing-gradients loss-plateau", severity="info", planted="gradients clipped to a norm of 1e-5 (1.0 was meant)")
+@fault(
+    "dynamics",
+    "rnn",
+    "update-ratio no-learning lr-too-low vanishing-gradients loss-plateau",
+    severity="info",
+    planted="gradients clipped to a norm of 1e-5 (1.0 was meant)",
+)
 def clipped_to_nothing(run: Run) -> float:
     from benchmarks.faults.models import Rnn
 
@@ -89,7 +123,12 @@ def clipped_to_nothing(run: Run) -> float:
     return language(run, model, optimizer, epochs=10, batches=30, step=step)
 
 
-@fault("dynamics", "tabular", "activation-collapse rank-collapse constant-loss frozen-output no-learning", planted="two views are pulled together, and nothing keeps them apart")
+@fault(
+    "dynamics",
+    "tabular",
+    "activation-collapse rank-collapse constant-loss frozen-output no-learning",
+    planted="two views are pulled together, and nothing keeps them apart",
+)
 def representation_collapse(run: Run) -> float:
     data, model = load("digits"), mlp(64, 64, 32, norm=False)
     optimizer = sgd(model, 0.1)
@@ -108,12 +147,20 @@ def representation_collapse(run: Run) -> float:
             watch.epoch()
     with torch.no_grad():  # harm: what is left of the samples' differences, after a linear probe
         features = torch.cat([model(data.x), torch.ones(len(data.x), 1)], 1)
-        probe = torch.linalg.lstsq(features.double(), functional.one_hot(data.y).double(), driver="gelsd").solution
+        probe = torch.linalg.lstsq(
+            features.double(), functional.one_hot(data.y).double(), driver="gelsd"
+        ).solution
         val = torch.cat([model(data.val_x), torch.ones(len(data.val_x), 1)], 1).double() @ probe
         return float((val.argmax(1) != data.val_y).double().mean())
 
 
-@fault("dynamics", "tabular", "input-scale no-learning exploding-gradients vanishing-gradients loss-explosion dead-units saturated-activations", severity="info", planted="inputs are not normalised: tens of thousands beside hundredths")
+@fault(
+    "dynamics",
+    "tabular",
+    "input-scale no-learning exploding-gradients vanishing-gradients loss-explosion dead-units saturated-activations",
+    severity="info",
+    planted="inputs are not normalised: tens of thousands beside hundredths",
+)
 def inputs_not_normalised(run: Run) -> float:
     data, model = load("cancer"), mlp(30, 32, 32, 2, act=nn.Tanh)
     if run.faulty:
@@ -122,7 +169,12 @@ def inputs_not_normalised(run: Run) -> float:
     return supervised(run, model, data, sgd(model, 0.01), epochs=16)
 
 
-@fault("dynamics", "transformer", "attention-entropy-collapse no-learning loss-divergence loss-explosion exploding-gradients update-ratio weight-growth", planted="queries and keys grow: their rate is 100 times the others'")
+@fault(
+    "dynamics",
+    "transformer",
+    "attention-entropy-collapse no-learning loss-divergence loss-explosion exploding-gradients update-ratio weight-growth",
+    planted="queries and keys grow: their rate is 100 times the others'",
+)
 def attention_collapses(run: Run) -> float:
     model = Gpt()
     attention = [p for n, p in model.named_parameters() if "in_proj_weight" in n]

@@ -34,7 +34,9 @@ def heavy_tails(run: Run) -> float:
     """Targets with Student noise of two degrees of freedom: single losses of a hundred times the median."""
     data, model = load("diabetes"), mlp(10, 32, 1)
     generator = torch.Generator().manual_seed(run.seed)
-    noise = torch.randn(len(data.y), generator=generator) / torch.randn(2, len(data.y), generator=generator).norm(dim=0)
+    noise = torch.randn(len(data.y), generator=generator) / torch.randn(
+        2, len(data.y), generator=generator
+    ).norm(dim=0)
     data = type(data)(data.x, data.y + 1.5 * noise, data.val_x, data.val_y)
     return supervised(run, model, data, sgd(model, 1e-3), epochs=25, size=16, loss=mse)
 
@@ -43,7 +45,9 @@ def heavy_tails(run: Run) -> float:
 def regression_adamw(run: Run) -> float:
     """Regression that reaches its noise floor early and stays there."""
     data, model = load("diabetes"), mlp(10, 16, 1)
-    return supervised(run, model, data, torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=0.3), epochs=20, loss=mse)
+    return supervised(
+        run, model, data, torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=0.3), epochs=20, loss=mse
+    )
 
 
 @healthy("mlp")
@@ -56,7 +60,9 @@ def lbfgs(run: Run) -> float:
     def closure() -> Tensor:
         nonlocal value
         optimizer.zero_grad()
-        value = functional.cross_entropy(model(data.x), data.y) + 1e-2 * sum(p.square().sum() for p in model.parameters())
+        value = functional.cross_entropy(model(data.x), data.y) + 1e-2 * sum(
+            p.square().sum() for p in model.parameters()
+        )
         value.backward()
         return value
 
@@ -115,7 +121,11 @@ def multi_task(run: Run) -> float:
         for epoch in range(8):
             for i, (x, y) in enumerate(watch.batches(Loader(data.x, data.y, 32, run.seed + epoch))):
                 out = functional.relu(body(x))
-                loss = functional.cross_entropy(ten(out), y) if i % 2 else functional.cross_entropy(two(out), y % 2)
+                loss = (
+                    functional.cross_entropy(ten(out), y)
+                    if i % 2
+                    else functional.cross_entropy(two(out), y % 2)
+                )
                 update(optimizer, loss)
                 watch.log(loss=loss)
             watch.epoch()
@@ -138,7 +148,9 @@ def distillation(run: Run) -> float:
             for x, _ in watch.batches(Loader(data.x, data.y, 32, run.seed + epoch)):
                 with torch.no_grad():
                     wanted = functional.softmax(teacher(x) / 2, -1)
-                loss = functional.kl_div(functional.log_softmax(student(x) / 2, -1), wanted, reduction="batchmean")
+                loss = functional.kl_div(
+                    functional.log_softmax(student(x) / 2, -1), wanted, reduction="batchmean"
+                )
                 update(optimizer, loss)
                 watch.log(loss=loss)
             watch.epoch(**judge(student, data))
@@ -207,7 +219,9 @@ def _reinforce(run: Run) -> float:
                 policy = torch.distributions.Categorical(logits=model(x))
                 action = policy.sample()
                 reward = (action == y).float()
-                loss = -((reward - baseline) * policy.log_prob(action)).mean() - 0.01 * policy.entropy().mean()
+                loss = (
+                    -((reward - baseline) * policy.log_prob(action)).mean() - 0.01 * policy.entropy().mean()
+                )
                 baseline = 0.95 * baseline + 0.05 * float(reward.mean())
                 update(optimizer, loss)
                 watch.log(loss=loss, reward=reward.mean())

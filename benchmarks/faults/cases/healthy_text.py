@@ -14,7 +14,9 @@ from benchmarks.faults.loops import adam, flat_cross_entropy, judge, language, s
 from benchmarks.faults.models import Gpt, Rnn, mlp
 
 
-def warm_up_and_cosine(optimizer: torch.optim.Optimizer, warm: int, total: int) -> torch.optim.lr_scheduler.LambdaLR:
+def warm_up_and_cosine(
+    optimizer: torch.optim.Optimizer, warm: int, total: int
+) -> torch.optim.lr_scheduler.LambdaLR:
     """Linear warm-up, then half a cosine."""
 
     def factor(n: int) -> float:
@@ -35,7 +37,9 @@ def gpt_warm_up_cosine(run: Run) -> float:
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 
-    return language(run, model, optimizer, epochs=10, scheduler=warm_up_and_cosine(optimizer, 40, 400), step=step)
+    return language(
+        run, model, optimizer, epochs=10, scheduler=warm_up_and_cosine(optimizer, 40, 400), step=step
+    )
 
 
 @healthy("rnn")

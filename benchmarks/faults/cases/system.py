@@ -44,7 +44,13 @@ class Slow:
             yield batch
 
 
-@fault("system", "mlp", "input-bound", planted="every batch takes 30 ms to read, and no worker reads ahead", harm="seconds")
+@fault(
+    "system",
+    "mlp",
+    "input-bound",
+    planted="every batch takes 30 ms to read, and no worker reads ahead",
+    harm="seconds",
+)
 def slow_loader(run: Run) -> float:
     data, model = load("digits"), mlp(64, 32, 10)
     loader = Loader(data.x, data.y, 32, run.seed)
@@ -52,7 +58,13 @@ def slow_loader(run: Run) -> float:
     return seconds(run, lambda: supervised(run, model, data, sgd(model, 0.03), epochs=3, loader=slow))
 
 
-@fault("system", "cnn", "input-bound", planted="images are decoded in the training process, 15 ms a batch", harm="seconds")
+@fault(
+    "system",
+    "cnn",
+    "input-bound",
+    planted="images are decoded in the training process, 15 ms a batch",
+    harm="seconds",
+)
 def decoding_in_the_loop(run: Run) -> float:
     data, model = load("digits").images(), Cnn(width=4)
     loader = Loader(data.x, data.y, 32, run.seed)
@@ -73,7 +85,13 @@ def resident_mb() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-@fault("system", "mlp", "memory-growth", planted="losses are kept with their graphs, 3 MB a step", harm="megabytes")
+@fault(
+    "system",
+    "mlp",
+    "memory-growth",
+    planted="losses are kept with their graphs, 3 MB a step",
+    harm="megabytes",
+)
 def graphs_kept(run: Run) -> float:
     data, model = load("digits"), mlp(64, 32, 10)
     kept: list[Tensor] = []
@@ -125,7 +143,14 @@ def loop_gets_slower(run: Run) -> float:
     return seconds(run, lambda: supervised(run, model, data, sgd(model, 0.03), epochs=6, on_step=on_step))
 
 
-@fault("system", "tabular", "error-logs", planted="the allocator gives up in the middle of the training", harm="the training ends", severity="critical")
+@fault(
+    "system",
+    "tabular",
+    "error-logs",
+    planted="the allocator gives up in the middle of the training",
+    harm="the training ends",
+    severity="critical",
+)
 def out_of_memory(run: Run) -> float:
     data, model = load("cancer"), mlp(30, 16, 2)
     if run.faulty:
@@ -138,7 +163,13 @@ def out_of_memory(run: Run) -> float:
     return supervised(run, model, data, sgd(model, 0.02), epochs=8, on_step=on_step)
 
 
-@fault("system", "transformer", "error-logs transformer-position-capacity", planted="a window longer than the position table: an index error at step 40", harm="the training ends")
+@fault(
+    "system",
+    "transformer",
+    "error-logs transformer-position-capacity",
+    planted="a window longer than the position table: an index error at step 40",
+    harm="the training ends",
+)
 def longer_than_positions(run: Run) -> float:
     from benchmarks.faults.data import text, windows
     from benchmarks.faults.loops import flat_cross_entropy
@@ -158,7 +189,14 @@ def longer_than_positions(run: Run) -> float:
     return float(loss)
 
 
-@fault("system", "tabular", "error-logs", planted="an error is caught and logged every ten steps, and the batch is lost", harm="validation loss", severity="warning")
+@fault(
+    "system",
+    "tabular",
+    "error-logs",
+    planted="an error is caught and logged every ten steps, and the batch is lost",
+    harm="validation loss",
+    severity="warning",
+)
 def errors_swallowed(run: Run) -> float:
     data, model = load("digits"), mlp(64, 32, 10)
     loader = Loader(data.x, data.y, 32, run.seed)
@@ -232,11 +270,22 @@ def straggler(run: Run) -> float:
     return two_ranks(run, body)
 
 
-@fault("wiring", "mlp", "replica-drift", planted="gradients of the ranks are never averaged", severity="critical", harm="distance of the ranks' weights")
+@fault(
+    "wiring",
+    "mlp",
+    "replica-drift",
+    planted="gradients of the ranks are never averaged",
+    severity="critical",
+    harm="distance of the ranks' weights",
+)
 def replicas_drift(run: Run) -> float:
     def body(rank: int) -> float:
         data, model = load("digits"), mlp(64, 32, 10)
-        half = data.few(len(data.x) // 2) if rank else type(data)(data.x[700:], data.y[700:], data.val_x, data.val_y)
+        half = (
+            data.few(len(data.x) // 2)
+            if rank
+            else type(data)(data.x[700:], data.y[700:], data.val_x, data.val_y)
+        )
 
         def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
             optimizer.zero_grad()
@@ -245,7 +294,15 @@ def replicas_drift(run: Run) -> float:
                 averaged(model)
             optimizer.step()
 
-        supervised(run, model, half, sgd(model, 0.03), epochs=6, step=step, loader=Loader(half.x[:700], half.y[:700], 32, run.seed))
+        supervised(
+            run,
+            model,
+            half,
+            sgd(model, 0.03),
+            epochs=6,
+            step=step,
+            loader=Loader(half.x[:700], half.y[:700], 32, run.seed),
+        )
         flat = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
         mean = flat.clone()
         dist.all_reduce(mean)
@@ -280,6 +337,8 @@ def rank_killed(run: Run) -> float:
             optimizer.step()
 
         loader = Loader(data.x[low][:700], data.y[low][:700], 32, run.seed)
-        return supervised(run, model, data, sgd(model, 0.02), epochs=14, on_step=on_step, step=step, loader=loader)
+        return supervised(
+            run, model, data, sgd(model, 0.02), epochs=14, on_step=on_step, step=step, loader=loader
+        )
 
     return two_ranks(run, body)

@@ -80,11 +80,22 @@ def layer_replaced_after_optimizer(run: Run) -> float:
     data, model = load("digits").images(), Cnn(width=4)
     optimizer = adam(model, 3e-3)
     if run.faulty:
-        model.conv1, model.conv2, model.head = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 8, 3, padding=1), nn.Linear(32, 10)
+        model.conv1, model.conv2, model.head = (
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.Conv2d(4, 8, 3, padding=1),
+            nn.Linear(32, 10),
+        )
     return supervised(run, model, data, optimizer, epochs=5)
 
 
-@fault("wiring", "mlp", NO_GRADIENT, severity="info", stretch=20, planted="zero_grad() between backward() and step()")
+@fault(
+    "wiring",
+    "mlp",
+    NO_GRADIENT,
+    severity="info",
+    stretch=20,
+    planted="zero_grad() between backward() and step()",
+)
 def zero_grad_after_backward(run: Run) -> float:
     data, model = load("digits"), mlp(64, 32, 10)
 
@@ -98,7 +109,14 @@ def zero_grad_after_backward(run: Run) -> float:
     return supervised(run, model, data, sgd(model, 0.05), epochs=5, step=step)
 
 
-@fault("wiring", "tabular", NO_GRADIENT, severity="info", stretch=20, planted="features are detached before the head")
+@fault(
+    "wiring",
+    "tabular",
+    NO_GRADIENT,
+    severity="info",
+    stretch=20,
+    planted="features are detached before the head",
+)
 def detached_features(run: Run) -> float:
     class Net(nn.Module):
         def __init__(self) -> None:
@@ -113,7 +131,14 @@ def detached_features(run: Run) -> float:
     return supervised(run, model, data, sgd(model, 0.05), epochs=5)
 
 
-@fault("wiring", "mlp", NO_GRADIENT, severity="info", stretch=20, planted="the loss goes through .detach().requires_grad_()")
+@fault(
+    "wiring",
+    "mlp",
+    NO_GRADIENT,
+    severity="info",
+    stretch=20,
+    planted="the loss goes through .detach().requires_grad_()",
+)
 def loss_detached(run: Run) -> float:
     data, model = load("wine", 0.7), mlp(13, 32, 3)
 
@@ -123,7 +148,13 @@ def loss_detached(run: Run) -> float:
     return supervised(run, model, data, sgd(model, 0.01), epochs=40, size=16, step=step)
 
 
-@fault("wiring", "cnn", "eval-mode-training", stretch=5, planted="model.eval() before the first validation, never train()")
+@fault(
+    "wiring",
+    "cnn",
+    "eval-mode-training",
+    stretch=5,
+    planted="model.eval() before the first validation, never train()",
+)
 def eval_mode_training(run: Run) -> float:
     data, model = load("digits").images(), Cnn(width=4, dropout=0.3)
 
@@ -136,7 +167,9 @@ def eval_mode_training(run: Run) -> float:
     return supervised(run, model, data, sgd(model, 0.05), epochs=6, on_epoch=on_epoch)
 
 
-@fault("wiring", "mlp", "train-mode-eval", stretch=0, planted="validation in training mode, with dropout active")
+@fault(
+    "wiring", "mlp", "train-mode-eval", stretch=0, planted="validation in training mode, with dropout active"
+)
 def train_mode_eval(run: Run) -> float:
     data, model = load("digits"), mlp(64, 64, 64, 10, dropout=0.5)
     last: dict[str, float] = {}
@@ -162,7 +195,9 @@ def softmax_before_cross_entropy(run: Run) -> float:
     return supervised(run, model, data, sgd(model, 0.05), epochs=6)
 
 
-@fault("wiring", "cnn", "probabilities-as-logits", stretch=3, planted="F.softmax in forward, then cross_entropy")
+@fault(
+    "wiring", "cnn", "probabilities-as-logits", stretch=3, planted="F.softmax in forward, then cross_entropy"
+)
 def functional_softmax_before_cross_entropy(run: Run) -> float:
     class Net(Cnn):
         def forward(self, x: Tensor) -> Tensor:
@@ -173,7 +208,13 @@ def functional_softmax_before_cross_entropy(run: Run) -> float:
     return supervised(run, model, data, adam(model, 3e-3), epochs=5)
 
 
-@fault("wiring", "mlp", "lr-zero", stretch=20, planted="a scheduler that sets the learning rate to 0 from the start")
+@fault(
+    "wiring",
+    "mlp",
+    "lr-zero",
+    stretch=20,
+    planted="a scheduler that sets the learning rate to 0 from the start",
+)
 def lr_zero(run: Run) -> float:
     data, model = load("digits"), mlp(64, 32, 10)
     optimizer = sgd(model, 0.05)
@@ -181,7 +222,13 @@ def lr_zero(run: Run) -> float:
     return supervised(run, model, data, optimizer, epochs=5, scheduler=scheduler)
 
 
-@fault("wiring", "tabular", "repeated-batch", stretch=5, planted="next(iter(loader)) with a fixed order, after one epoch")
+@fault(
+    "wiring",
+    "tabular",
+    "repeated-batch",
+    stretch=5,
+    planted="next(iter(loader)) with a fixed order, after one epoch",
+)
 def repeated_batch(run: Run) -> float:
     data, model = load("digits"), mlp(64, 32, 10)
     loader = Loader(data.x, data.y, 32, run.seed)
@@ -210,10 +257,19 @@ def repeated_batch(run: Run) -> float:
 @fault("wiring", "mlp", "tiny-batch-norm", stretch=3, planted="BatchNorm on batches of two")
 def batch_norm_on_two_samples(run: Run) -> float:
     data, model = load("cancer", 0.5), mlp(30, 32, 32, 2, norm=True)
-    return supervised(run, model, data, sgd(model, 0.02), epochs=3 if run.faulty else 12, size=2 if run.faulty else 32)
+    return supervised(
+        run, model, data, sgd(model, 0.02), epochs=3 if run.faulty else 12, size=2 if run.faulty else 32
+    )
 
 
-@fault("wiring", "cnn", "frozen-changed", planted="weight decay still acts on a frozen backbone", severity="warning", stretch=200)
+@fault(
+    "wiring",
+    "cnn",
+    "frozen-changed",
+    planted="weight decay still acts on a frozen backbone",
+    severity="warning",
+    stretch=200,
+)
 def frozen_backbone_decays(run: Run) -> float:
     data, model = load("digits").images(), Cnn(width=8, norm=False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
@@ -244,9 +300,7 @@ def optimizer_of_another_model(run: Run) -> float:
     if run.faulty:
         for p in other.parameters():
             p.grad = torch.ones_like(p)
-    return supervised(
-        run, model, data, optimizer, epochs=15, size=16, loss=mse, step=_keep_gradients
-    )
+    return supervised(run, model, data, optimizer, epochs=15, size=16, loss=mse, step=_keep_gradients)
 
 
 def _keep_gradients(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
@@ -255,7 +309,14 @@ def _keep_gradients(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.step()
 
 
-@fault("wiring", "rnn", NO_GRADIENT, severity="info", stretch=20, planted="the embedding is looked up under no_grad()")
+@fault(
+    "wiring",
+    "rnn",
+    NO_GRADIENT,
+    severity="info",
+    stretch=20,
+    planted="the embedding is looked up under no_grad()",
+)
 def embedding_without_gradient(run: Run) -> float:
     class Net(Rnn):
         def forward(self, x: Tensor) -> Tensor:
