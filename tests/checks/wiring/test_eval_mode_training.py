@@ -61,6 +61,13 @@ def test_resolved_when_the_mode_is_put_right():
     assert [a.state for a in alerts_] == ["opened", "resolved"]
 
 
+def test_what_lasts_stays_open_and_is_resolved_late():
+    run = modes((1, True, []), (100, False, [1, 2]), (380, True, []), steps=400)
+    engine, found = run_check(SLUG, run)
+    assert [(a.state, a.step) for a in found] == [("opened", 100), ("resolved", 389)]
+    assert engine.issues[0].last_step == 350  # looked at again at the end of each interval of 50
+
+
 def test_near_miss_a_frozen_backbone():
     run = modes((1, False, [1, 2]), layers=shape(trainable=False))
     assert_quiet(SLUG, run, allow_info=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from torchwatch.check import NotReady
 from torchwatch.text import printable
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from torchwatch.records import Layout
 
 _NAMED = 5
+_NEW_STEPS = 64
+
+
+LATER = NotReady("looked at again at the end of the interval")
 
 
 def in_force(history: History) -> Mapping[str, Any] | None:
@@ -40,6 +45,14 @@ def onset(history: History, holds: Callable[[Mapping[str, Any]], Any]) -> int:
             break
         since = stretch.first
     return since
+
+
+def is_due(history: History, since: int) -> bool:
+    """Whether to look at what has been so since then: while it is new, and after that at intervals.
+
+    What holds for long says the same at every step, and telling it costs more than finding nothing.
+    """
+    return history.new_from > history.step or history.new_from - since <= _NEW_STEPS
 
 
 def looked(history: History) -> npt.NDArray[np.int64]:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
-from torchwatch.checks.wiring._map import in_force, indices, left_out, listed, looks, onset
+from torchwatch.checks.wiring._map import LATER, in_force, indices, is_due, left_out, listed, looks, onset
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,6 +60,8 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
         return NotReady("not watched yet")
     if not state.get("eval_layers"):
         return []
+    if not is_due(history, onset(history, _has_layers)):
+        return LATER
     whole = state.get("training") is False and not _some_train(layout, state)
     since = onset(history, _in_evaluation if whole else _has_layers)
     if looks(history, since) < max(1, limits.looks):
@@ -125,7 +127,7 @@ CHECK = Check(
     severity=Severity.WARNING,
     category=Category.WIRING,
     cause=Cause.WIRING,
-    when=frozenset({On.STEP}),
+    when=frozenset({On.STEP, On.INTERVAL}),
     reads=("wiring",),
     uses=("weight_norms", "optimizer_s"),
     limits=Limits(),

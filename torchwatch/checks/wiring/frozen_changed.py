@@ -29,9 +29,11 @@ import numpy as np
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
 from torchwatch.checks.wiring._map import (
+    LATER,
     first_layer,
     in_force,
     indices,
+    is_due,
     left_out,
     listed,
     looks,
@@ -62,12 +64,14 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     state, layout = in_force(history), history.layout
     if state is None or layout is None:
         return NotReady("not watched yet")
-    changed = indices(state.get("frozen_changed"), len(layout.parameters))
-    if not changed:
+    if not state.get("frozen_changed"):
         return []
+    since = onset(history, lambda found: found.get("frozen_changed"))
+    if not is_due(history, since):
+        return LATER
+    changed = indices(state["frozen_changed"], len(layout.parameters))
     held = [i for i in changed if layout.parameters[i].optimizer is not None]
     others = [i for i in changed if layout.parameters[i].optimizer is None]
-    since = onset(history, lambda found: found.get("frozen_changed"))
     more = left_out(state, "frozen_changed")
     moved = [] if _by_hand(layout) else _not_trained(history, held, since, limits)
     found = []
@@ -124,7 +128,7 @@ CHECK = Check(
     severity=Severity.WARNING,
     category=Category.WIRING,
     cause=Cause.WIRING,
-    when=frozenset({On.STEP}),
+    when=frozenset({On.STEP, On.INTERVAL}),
     reads=("wiring",),
     uses=("grad_norms", "weight_norms", "optimizer_s"),
     limits=Limits(),

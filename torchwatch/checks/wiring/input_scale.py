@@ -139,7 +139,7 @@ def _distance(level: _Level, limits: Limits) -> float:
 
 
 def _is_loud(history: History, check: Any) -> bool:
-    """Whether another check, at its own limits, finds more than an info."""
+    """Whether another check, at its default limits, finds more than an info."""
     found = check.find(history, check.Limits())
     if isinstance(found, NotReady):
         return False

@@ -26,7 +26,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
-from torchwatch.checks.wiring._map import in_force, indices, left_out, listed, looked, looks, onset
+from torchwatch.checks.wiring._map import (
+    LATER,
+    in_force,
+    indices,
+    is_due,
+    left_out,
+    listed,
+    looked,
+    looks,
+    onset,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,6 +67,8 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     if not state.get("small_batch_norms"):
         return []
     since = onset(history, _is_small)
+    if not is_due(history, since):
+        return LATER
     if looks(history, since) < max(1, limits.looks) or (limits.period and _comes_round(history, since)):
         return []
     values = dict(zip(state["small_batch_norms"], state.get("small_batch_values", ()), strict=False))
@@ -108,7 +120,7 @@ CHECK = Check(
     severity=Severity.WARNING,
     category=Category.WIRING,
     cause=Cause.WIRING,
-    when=frozenset({On.STEP}),
+    when=frozenset({On.STEP, On.INTERVAL}),
     reads=("wiring",),
     uses=("weight_norms", "optimizer_s"),
     limits=Limits(),

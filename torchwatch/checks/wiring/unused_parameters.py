@@ -25,10 +25,12 @@ from typing import TYPE_CHECKING
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
 from torchwatch.checks.wiring._map import (
+    LATER,
     first_layer,
     frozen_stages,
     in_force,
     indices,
+    is_due,
     is_in,
     left_out,
     listed,
@@ -68,6 +70,8 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
         return []
     if history.step < limits.steps:
         return NotReady(f"needs {limits.steps} steps, {history.step} seen")
+    if not is_due(history, max(state.get("no_gradient_since") or [0])):
+        return LATER
     since = _without_gradient(history, layout, state, limits)
     if not since or looks(history, max(since.values())) < limits.looks:
         return []
@@ -124,7 +128,7 @@ CHECK = Check(
     severity=Severity.INFO,
     category=Category.WIRING,
     cause=Cause.WIRING,
-    when=frozenset({On.STEP}),
+    when=frozenset({On.STEP, On.INTERVAL}),
     reads=("wiring", "grad_norm"),
     uses=("grad_norms", "weight_norms", "optimizer_s"),
     limits=Limits(),
