@@ -50,7 +50,7 @@ def roughness(history: History, *, warm_up: bool) -> Roughness | NotReady | None
     if warm_up and (losses.mean.size < 2 or first_step <= history.warm_up_end()):
         return NotReady("needs an interval after the first and after warm-up")
     steps, values = history.series("loss")
-    inside = values[(steps >= first_step) & (steps <= last_step)]
+    inside = values[np.searchsorted(steps, first_step) : np.searchsorted(steps, last_step, side="right")]
     inside = inside[np.isfinite(inside)]
     if inside.size < _LEAST_STEPS:
         return NotReady(f"needs {_LEAST_STEPS} steps with a loss in an interval, {inside.size} seen")

@@ -124,6 +124,9 @@ def _ignored(evaluation: _Evaluation, limits: Limits) -> set[str]:
 
 
 def _of_recalls(history: History, base: str, limits: Limits) -> list[Finding]:
+    newest = keyed(history.evals[-1].metrics).get(base, {})
+    if not newest or min(newest.values()) >= limits.recall * (100.0 if max(newest.values()) > 1 else 1.0):
+        return []
     evaluations = _evaluations(history, base)
     needed = max(1, limits.evals)
     each = [_ignored(e, limits) for e in evaluations]

@@ -69,10 +69,13 @@ class Limits:
 def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     """At most one finding, while the loss stands still."""
     needed = max(2, limits.steps)
-    steps, values = history.series("loss", needed)
+    steps, values = history.series("loss")
     if values.size < needed:
         return NotReady(f"needs {needed} steps with a loss, {values.size} seen")
     value = float(values[-1])
+    if values[-2] != value:
+        return []
+    steps, values = steps[-needed:], values[-needed:]
     if values[0] != value or not math.isfinite(value) or (values != value).any():
         return []
     if limits.warm_up and history.step <= history.warm_up_end():

@@ -58,12 +58,11 @@ class Limits:
 
 
 class _Set(NamedTuple):
-    """A metric on one set, turned so that more is better; ``sigma`` is its noise."""
+    """A metric on one set, turned so that more is better."""
 
     name: str
     steps: np.ndarray[tuple[int], np.dtype[np.int64]]
     values: Values
-    sigma: float
 
 
 def find(history: History, limits: Limits) -> list[Finding] | NotReady:
@@ -82,13 +81,18 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
 
 def _named(history: History) -> dict[str, dict[str, str]]:
     """Metrics per set among the last evaluations, which may come one set at a time."""
-    return sets(dict.fromkeys(n for record in history.evals[-_MOST_SETS:] for n in record.metrics))
+    names: dict[str, None] = {}
+    for record in reversed(history.evals[-_MOST_SETS:]):
+        if names.keys() >= record.metrics.keys():
+            break
+        names |= dict.fromkeys(record.metrics)
+    return sets(names)
 
 
 def _read(history: History, metric: str, name: str) -> _Set:
     series: Series = tail(history.eval_series(name))
     values = -series.values if lower_is_better(metric) else series.values
-    return _Set(name, series.steps, values, wiggle(series.values))
+    return _Set(name, series.steps, values)
 
 
 def _forgotten(metric: str, one: _Set, every: list[_Set], limits: Limits) -> Finding | None:
@@ -96,12 +100,15 @@ def _forgotten(metric: str, one: _Set, every: list[_Set], limits: Limits) -> Fin
     count = one.values.size
     if count < recent + _LEVEL:
         return None
+    now, highest = float(one.values[-recent:].max()), float(one.values.max())
+    if highest - now <= limits.fall * abs(highest):
+        return None
     levels = rolling_median(one.values[:-recent], _LEVEL)[_LEVEL - 1 :]
     at = int(levels.argmax())
-    best, now = float(levels[at]), float(one.values[-recent:].max())
+    best = float(levels[at])
     # The best of n noisy levels lies √(2 ln n) σ high by luck alone.
     sigmas = limits.sigmas + math.sqrt(2 * math.log(count)) if limits.sigmas else 0.0
-    least = max(limits.fall * abs(best), sigmas * one.sigma if limits.sigmas else 0.0)
+    least = max(limits.fall * abs(best), sigmas * wiggle(one.values) if limits.sigmas else 0.0)
     if not best - now > least:
         return None
     peak = int(one.steps[at + _LEVEL - 1])
@@ -131,7 +138,7 @@ def _gained(other: _Set, peak: int, limits: Limits) -> bool:
     if not before.size or not after.size:
         return False
     then, now = float(np.median(before)), float(np.median(after))
-    sigma = limits.sigmas * other.sigma if limits.sigmas and not math.isnan(other.sigma) else 0.0
+    sigma = limits.sigmas * wiggle(other.values) if limits.sigmas else 0.0
     return now - then > max(limits.other * abs(then), sigma)
 
 

@@ -77,6 +77,8 @@ class _Points(NamedTuple):
 
 def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     """At most one finding, while the loss swings."""
+    if not _turned(history):
+        return []
     points = _points(history, limits)
     count = points.mean.size
     if count < max(4, limits.points):
@@ -97,6 +99,15 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     if not correlation < min(limits.correlation, by_chance):
         return []
     return [_finding(history, points, correlation, change / level, limits)]
+
+
+def _turned(history: History) -> bool:
+    """Whether the last interval or epoch went the other way than the one before it, as in a swing."""
+    for spans in (history.intervals, history.epochs):
+        means = [s.loss_mean for s in spans[-3:] if s.loss_mean is not None]
+        if len(means) < 3 or (means[2] - means[1]) * (means[1] - means[0]) < 0:
+            return True
+    return False
 
 
 def _points(history: History, limits: Limits) -> _Points:

@@ -26,11 +26,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
 from torchwatch.checks.loss._curves import Values
 from torchwatch.history import History
-from torchwatch.statistics import mahalanobis
+from torchwatch.statistics import mahalanobis, middle
 from torchwatch.text import number
 
 if TYPE_CHECKING:
@@ -84,35 +85,44 @@ class Limits:
 
 def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     """At most one finding, about the last interval."""
-    recent = history.intervals[1:][-limits.most_intervals - _LEAD - 1 :]
-    typical = sorted(i.steps for i in recent)[len(recent) // 2] if recent else 0
-    if not recent or 2 * recent[-1].steps < typical:
-        return NotReady("no interval of full length yet") if not recent else []
-    full = [i for i in recent if 2 * i.steps >= typical]
-    table = [(metric, row) for metric in _METRICS if (row := _logs(full, metric)) is not None]
-    count = len(full) - _LEAD - 1
+    steps = history.interval_series("steps").values[1:][-limits.most_intervals - _LEAD - 1 :]
+    if not steps.size or 2 * steps[-1] < (typical := middle(steps)):
+        return [] if steps.size else NotReady("needs an interval after the first")
+    full = 2 * steps >= typical
+    table = [(metric, row) for metric in _METRICS if (row := _logs(history, metric, full)) is not None]
+    count = int(full.sum()) - _LEAD - 1
     if len(table) < 2:
         return NotReady("fewer than two of loss, gradient norm, throughput and memory in every interval")
     if count < max(limits.intervals, 1):
         return NotReady(f"needs {limits.intervals} intervals to compare with, {max(0, count)} seen")
-    if limits.lr and _lr_changed(full):
+    if limits.lr and _lr_changed(history):
+        return []
+    if limits.unseen and not any(_stands_out(row, m.worse, limits) for m, row in table):
         return []
     surprises = np.array([_surprises(row) for _, row in table]).T
-    return _judge(full[-1], [metric for metric, _ in table], surprises, limits)
+    return _judge(history.intervals[-1], [metric for metric, _ in table], surprises, limits)
 
 
-def _logs(intervals: list[Interval], metric: _Metric) -> Values | None:
-    """The metric's logarithm in every interval; None where one of them lacks it."""
+def _logs(history: History, metric: _Metric, full: npt.NDArray[np.bool_]) -> Values | None:
+    """The metric's logarithm in the last intervals that are ``full``; None where one of them lacks it."""
+    oldest = history.intervals[-full.size].last_step
     for field in metric.fields:
-        values = [getattr(i, field) for i in intervals]
-        if all(v is not None and v > 0 and math.isfinite(v) for v in values):
-            return np.log(values)
+        steps, values = history.interval_series(field)
+        if steps.size >= full.size and steps[-full.size] == oldest:
+            part = values[-full.size :][full]
+            if np.isfinite(part).all() and part.min() > 0:
+                return np.log(part)
     return None
 
 
-def _lr_changed(intervals: list[Interval]) -> bool:
-    rates = [i.lr_max for i in intervals[-3:] if i.lr_max is not None]
+def _lr_changed(history: History) -> bool:
+    rates = [i.lr_max for i in history.intervals[-3:] if i.lr_max is not None]
     return bool(rates) and (min(rates) <= 0 or math.log(max(rates) / min(rates)) > _STEADY)
+
+
+def _stands_out(row: Values, worse: int, limits: Limits) -> bool:
+    """Whether the last value is clearly worse than each of the five before: else it is no extreme surprise."""
+    return bool(((row[-1] - row[-_LEAD - 1 : -1]) * worse).min() > limits.least_sigma)
 
 
 def _surprises(row: Values) -> Values:

@@ -40,6 +40,8 @@ _TRIVIAL = frozenset({0.0, 1.0, 100.0})
 _PREFIXES = ("val_", "valid_", "validation_", "eval_", "test_")
 _LEAST_EVALS = 6
 _IMAGE_AXES = 4
+_RECENT = 8
+_Epochs = Mapping[int, Mapping[str, float | None]]
 _RATES = ("dropout", "drop_prob", "dropout_p")
 
 
@@ -84,15 +86,18 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
 
 def _equal(history: History, needed: int, limits: Limits) -> Finding | None:
     """The first metric that is the same on both sides."""
+    epochs = {e.step: e.metrics for e in history.epochs[-_RECENT:]}
     for name in history.evals[-1].metrics:
         prefix = next((p for p in _PREFIXES if name.startswith(p)), None)
         if prefix is None or "." in name:
             continue
-        series = tail(history.eval_series(name))
-        pairs = _pairs(history, series, name.removeprefix(prefix))[-needed:]
+        stem = name.removeprefix(prefix)
+        logged = [history.series(f"metrics.{n}") for n in (f"train_{stem}", stem)]
+        if not logged[0].steps.size and not logged[1].steps.size and not _in_epochs(epochs, stem):
+            continue
+        pairs = _equal_pairs(tail(history.eval_series(name)), epochs, logged, stem, limits)[-needed:]
         values = {v for _, v, _ in pairs}
-        same = all(_rounded(v, limits) == _rounded(t, limits) for _, v, t in pairs)
-        if len(pairs) == needed and same and len(values) > 1 and values.isdisjoint(_TRIVIAL):
+        if len(pairs) == needed and len(values) > 1 and values.isdisjoint(_TRIVIAL):
             last = ", ".join(number(v) for _, v, _ in pairs)
             shown = printable(name, 60)
             return Finding(
@@ -110,16 +115,27 @@ def _rounded(value: float, limits: Limits) -> str:
     return f"{value:.{max(1, limits.digits)}g}"
 
 
-def _pairs(history: History, series: Series, stem: str) -> list[tuple[int, float, float]]:
-    """Step, validation and training value of the last evaluations whose training twin is known."""
-    recent = list(zip(series.steps.tolist(), series.values.tolist(), strict=True))[-8:]
-    epochs = {e.step: e.metrics for e in history.epochs[-8:]}
-    logged = [history.series(f"metrics.{n}") for n in (f"train_{stem}", stem)]
-    found = []
-    for step, value in recent:
+def _in_epochs(epochs: _Epochs, stem: str) -> bool:
+    return any(stem in metrics or f"train_{stem}" in metrics for metrics in epochs.values())
+
+
+def _equal_pairs(
+    series: Series, epochs: _Epochs, logged: list[Series], stem: str, limits: Limits
+) -> list[tuple[int, float, float]]:
+    """Step, validation and training value of the last evaluations in a row in which both are equal.
+
+    Evaluations whose training value is not known are passed over: that of an epoch comes after its
+    evaluation.
+    """
+    found: list[tuple[int, float, float]] = []
+    recent = list(zip(series.steps.tolist(), series.values.tolist(), strict=True))[-_RECENT:]
+    for step, value in reversed(recent):
         twin = _twin(epochs.get(step, {}), logged, step, stem)
-        if twin is not None and math.isfinite(twin):
-            found.append((step, value, twin))
+        if twin is None or not math.isfinite(twin):
+            continue
+        if _rounded(value, limits) != _rounded(twin, limits):
+            break
+        found.insert(0, (step, value, twin))
     return found
 
 
@@ -143,7 +159,7 @@ def _too_low(history: History, name: str, needed: int, limits: Limits) -> Findin
     if val.values.size < max(needed + 1, _LEAST_EVALS) or not val.values[-needed - 1 :].min() > 0:
         return None
     # An epoch's mean lags behind its end, so validation is compared with the steps that came after it.
-    after = train_levels(history, val.steps)[-needed:]
+    after = train_levels(history, val.steps[-needed - 1 :])[1:]
     before = val.values[-needed - 1 : -1]
     if not (before < (1 - limits.below) * after).all() or (limits.dropout and _has_dropout(history)):
         return None

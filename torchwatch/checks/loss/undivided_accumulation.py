@@ -21,14 +21,13 @@ When it is fine
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
-from torchwatch.history import History, Series
+from torchwatch.history import History, Series, Stretch
 from torchwatch.statistics import log_scale
 from torchwatch.text import number
 
@@ -104,16 +103,23 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
 
 def _sides(history: History) -> list[_Side]:
     """Runs of sampled steps with the same number of forward passes, oldest first."""
+    stretches = history.stretches("inputs")
+    if not stretches or _passes(stretches[0]) == _passes(stretches[-1]):
+        return []
     sides: list[_Side] = []
-    for stretch in history.stretches("inputs"):
-        passes = stretch.value.get("passes") if isinstance(stretch.value, Mapping) else None
-        if not isinstance(passes, int) or passes < 1:
-            continue
+    for stretch in stretches:
+        passes = _passes(stretch)
         if sides and sides[-1].passes == passes:
             sides[-1] = sides[-1]._replace(last=stretch.last)
-        else:
+        elif passes:
             sides.append(_Side(passes, stretch.first, stretch.last))
     return sides
+
+
+def _passes(stretch: Stretch) -> int:
+    """Forward passes per step; 0 where they were not counted."""
+    passes = stretch.value.get("passes") if isinstance(stretch.value, dict) else None
+    return passes if isinstance(passes, int) and passes > 0 else 0
 
 
 def _norms(history: History) -> Series:
