@@ -53,7 +53,7 @@ def test_near_miss_within_the_budget(limits):
 
 def test_the_first_intervals_do_not_know():
     some = metered(joules=lambda i: None if i <= 3 else 360.0)
-    alert = assert_fires(SLUG, some)
+    alert = assert_fires(SLUG, some, limits={"least_wh": 0})
     assert "18 W" in alert.detail
     assert "Not known for 1 min 00 s" in alert.detail
     assert "Not known" not in assert_fires(SLUG, metered()).detail

@@ -38,12 +38,12 @@ class Limits:
     Attributes:
         co2_g: budget of CO2 above which it is a warning (g).
         energy_wh: budget of energy above which it is a warning (Wh).
-        least_wh: guard: energy from which it is told at all (Wh): the first minutes say little.
+        least_wh: guard: energy from which it is told at all (Wh): below a minute or so it is nothing.
     """
 
     co2_g: float = 0.0
     energy_wh: float = 0.0
-    least_wh: float = 0.01
+    least_wh: float = 1.0
 
 
 def find(history: History, limits: Limits) -> list[Finding] | NotReady:
