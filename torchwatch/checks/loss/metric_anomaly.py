@@ -121,7 +121,7 @@ def _lr_changed(history: History) -> bool:
 
 
 def _stands_out(row: Values, worse: int, limits: Limits) -> bool:
-    """Whether the last value is clearly worse than each of the five before: else it is no extreme surprise."""
+    """Whether the last value is clearly worse than each of the five before: else it is no surprise."""
     return bool(((row[-1] - row[-_LEAD - 1 : -1]) * worse).min() > limits.least_sigma)
 
 
