@@ -1,4 +1,4 @@
-"""Gradients are accumulated over several passes, and the loss is not divided by their number.
+"""Gradients are accumulated, but the loss is not divided by the number of passes.
 
 What it detects
     The number of forward passes per step changed, as when accumulation begins, and with it the gradient norm:
