@@ -33,16 +33,15 @@ def _positions(before: Sequence[LayerInfo], features: int) -> int:
     """Places of the map that ended up as these features; 1 where there was no map, or it was pooled to one.
 
     The nearest layer before whose output is a map decides: either it holds as many numbers as there are
-    features, or a function between (a pooling that is no module) made it smaller, but kept its channels.
+    features, or a function between (a pooling that is no module) changed its size, but kept its channels.
     """
     for layer in reversed(before):
         shape = layer.outputs[0] if layer.outputs else []
         numbers = math.prod(shape[1:])
         if len(shape) > 2:
             positions, rest = divmod(features, shape[1])
-            exact = numbers == features
-            pooled = rest == 0 and numbers > features and positions >= _LEAST_POSITIONS
-            return positions if exact or pooled else 1
+            resized = rest == 0 and positions >= _LEAST_POSITIONS
+            return positions if numbers == features or resized else 1
         if numbers != features:
             return 1
     return 1

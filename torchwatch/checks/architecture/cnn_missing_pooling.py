@@ -86,7 +86,7 @@ def _runs(found: list[Convolution], limits: Limits) -> list[list[Convolution]]:
     before: list[int] = []
     for conv in found:
         sides = conv.given[2:]
-        if (before and sides != before) or min(sides) <= limits.side:
+        if before and sides != before:
             runs.append([])
         if max(conv.stride) > 1 or conv.transposed:
             runs.append([])
