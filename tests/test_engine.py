@@ -329,12 +329,37 @@ def test_the_explanation_tells_what_where_since_when_why_and_what_to_do():
     engine, _ = run(
         check("dead", at({5: found}), cause=Cause.ACTIVATION),
         check("loss", between(6, 6), cause=Cause.LOSS),
+        check("optimizer", between(90, 90), cause=Cause.WIRING),
+        check("weights", between(90, 90), cause=Cause.PARAMETER),
         steps=6,
     )
     assert engine.incidents[0].explanation == (
         "Since step 4 in layer conv1: 62 % of the units are dead. For 512 samples. The likely cause is what "
-        "the layers pass on to each other. What to do: Use GELU. Seen with it: loss (since step 6)."
+        "the layers pass on to each other. Checks of the wiring and the weights found nothing that would "
+        "explain it. The inputs were not looked at. What to do: Use GELU. What followed: found (loss, since "
+        "step 6)."
     )
+
+
+def test_a_cause_that_spoke_is_not_said_to_be_quiet():
+    engine, _ = run(
+        check("dead", between(100, 150), cause=Cause.ACTIVATION),
+        check("optimizer", between(5, 6), cause=Cause.WIRING),
+        check("inputs", between(400, 400), cause=Cause.INPUT),
+        steps=150,
+        header=RunHeader(run_id="a", config={"interval_steps": 20}),
+    )
+    said = next(i for i in engine.incidents if i.root.check == "dead").explanation
+    assert "Checks of the inputs found nothing" in said
+    assert "The weights were not looked at." in said
+    assert "wiring" not in said
+
+
+def test_what_surrounds_the_training_needs_no_alternatives():
+    engine, _ = run(check("slow", between(5, 6), cause=Cause.OTHER), steps=6)
+    said = engine.incidents[0].explanation
+    assert "looked at" not in said
+    assert "found nothing" not in said
 
 
 def test_the_explanation_names_what_was_wrong_before():
@@ -344,7 +369,7 @@ def test_the_explanation_names_what_was_wrong_before():
         return engine.incidents[-1].explanation
 
     wiring = {"cause": Cause.WIRING}
-    words = "It began while something earlier was wrong: wiring (since step 2)."
+    words = "It began while something earlier was wrong: found (wiring, since step 2)."
     assert words in explained(check("wiring", between(10, 90, since=2), **wiring))
     assert words not in explained(check("wiring", between(10, 50, since=2), **wiring)), "over by then"
     assert words not in explained(check("wiring", between(10, 90, since=2), cause=Cause.OTHER)), "no cause"

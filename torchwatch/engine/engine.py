@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from torchwatch.check import Check, Finding, NotReady, On, Scope, Selection, Severity, select_known
+from torchwatch.check import Cause, Check, Finding, NotReady, On, Scope, Selection, Severity, select_known
 from torchwatch.engine.context import learning_rate_rise
+from torchwatch.engine.explanation import Alternatives
 from torchwatch.engine.incidents import Incident, Incidents
 from torchwatch.engine.issues import Issue
 from torchwatch.engine.score import health_score
@@ -119,12 +120,12 @@ class Engine:
     def issues(self) -> list[Alert]:
         """Every issue as it stands, at its worst severity: worst first, then by onset."""
         found = sorted(self._all_issues(), key=lambda i: (-i.worst_severity, i.since_step))
-        return [i.summary(self._incidents.explanation(i)) for i in found]
+        return [i.summary(self._incidents.explanation(i, self._alternatives)) for i in found]
 
     @property
     def incidents(self) -> list[Incident]:
         """Issues grouped under their root, in the order in which the incidents were noticed."""
-        return self._incidents.summaries()
+        return self._incidents.summaries(self._alternatives)
 
     def health_score(self) -> int:
         """100 to 0; each check counts once at its worst severity, resolved or not."""
@@ -223,6 +224,18 @@ class Engine:
                 issue.due = "updated" if issue.open else "resolved"
                 self._due.append(issue)
 
+    def _alternatives(self, root: Issue) -> Alternatives:
+        """Where the cause of an issue could also have been: what stands before it in the causal order."""
+        quiet: list[Cause] = []
+        unknown: list[Cause] = []
+        loud = {i.check.cause for i in self._all_issues() if i.worst_severity > Severity.INFO}
+        for cause in Cause:
+            if cause >= root.check.cause or root.check.cause is Cause.OTHER or cause in loud:
+                continue
+            looked = any(c.cause is cause and c.slug in self._looked for c in self._selection.checks)
+            (quiet if looked else unknown).append(cause)
+        return Alternatives(tuple(quiet), tuple(unknown))
+
     def _interval_steps(self) -> int:
         """Length of an interval: the longer of the last two, since an epoch's last one is a remainder."""
         recent = [i.steps for i in self.history.intervals[-2:]]
@@ -235,7 +248,7 @@ class Engine:
             return []
         due, self._due = sorted(self._due, key=lambda i: (not i.root, i.check.slug)), []
         step, epoch = self.history.step, self.history.epoch
-        return [i.line(step, epoch, self._incidents.explanation(i)) for i in due]
+        return [i.line(step, epoch, self._incidents.explanation(i, self._alternatives)) for i in due]
 
     def _all_issues(self) -> Iterable[Issue]:
         return (issue for slug in sorted(self._issues) for issue in self._issues[slug].values())

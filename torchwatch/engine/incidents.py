@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torchwatch.check import Cause, Severity
+from torchwatch.check import Severity
+from torchwatch.engine.explanation import Alternatives, explain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,20 +18,10 @@ if TYPE_CHECKING:
 CLOSE_STEPS = 20
 """Onsets within so many steps (or within one interval, if that is longer) belong together."""
 
-_MOST_SYMPTOMS = 5
-
 _SPREAD = ("input-nonfinite", "loss-nonfinite", "gradient-nonfinite", "parameter-nonfinite")
 """How NaN and infinity spread within one step: forward pass, backward pass, weights."""
 
-_CAUSES = {
-    Cause.WIRING: "model, loss and optimizer are not connected as intended",
-    Cause.INPUT: "the data that goes into the model",
-    Cause.PARAMETER: "the weights themselves",
-    Cause.ACTIVATION: "what the layers pass on to each other",
-    Cause.GRADIENT: "the size of the gradients and of the updates made from them",
-    Cause.LOSS: "the optimisation itself: learning rate, regularisation or data",
-    Cause.OTHER: "what surrounds the training: data loading, memory or the machine",
-}
+Look = Callable[["Issue"], Alternatives]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +94,18 @@ class Incidents:
             touched[issue.incident] = self._groups[issue.incident - 1]
         return [issue for group in touched.values() for issue in group.choose_root()]
 
-    def explanation(self, issue: Issue) -> str:
-        """What happened in an issue's incident, in one paragraph."""
+    def explanation(self, issue: Issue, look: Look) -> str:
+        """What happened in an issue's incident, in one paragraph; ``look``: what else its cause may be."""
         group = self._groups[issue.incident - 1]
         assert group.root is not None
-        return explain(group.root, group.symptoms(), self._before(group.root))
+        return explain(group.root, group.symptoms(), self._before(group.root), look(group.root))
 
-    def summaries(self) -> list[Incident]:
+    def summaries(self, look: Look) -> list[Incident]:
         """The incidents as values."""
         result = []
         for group in self._groups:
             assert group.root is not None
-            text = self.explanation(group.root)
+            text = self.explanation(group.root, look)
             symptoms = tuple(s.summary(text) for s in group.symptoms())
             result.append(Incident(group.id, group.root.summary(text), symptoms, text))
         return result
@@ -155,35 +147,3 @@ def _first_to_spread(issue: Issue) -> tuple[bool, int, int, str]:
     """The smallest is where non-finite values came in: one step of them is in everything that follows."""
     info = issue.worst_severity == Severity.INFO
     return info, issue.since_step, _SPREAD.index(issue.check.slug), issue.layer or ""
-
-
-def explain(root: Issue, symptoms: Sequence[Issue], before: Sequence[Issue] = ()) -> str:
-    """One plain paragraph: since when, where, what, the likely cause, what to do, what came with it."""
-    finding = root.peak
-    where = "" if root.layer is None else f" in layer {root.layer}" if root.layer else " in the model itself"
-    sentences = [f"Since step {root.since_step}{where}: {_sentence(finding.title)}"]
-    if finding.detail:
-        sentences.append(_sentence(finding.detail))
-    sentences.append(f"The likely cause is {root.context or _CAUSES[root.check.cause]}.")
-    if before:
-        sentences.append(f"It began while something earlier was wrong: {_listed(before)}.")
-    fix = root.check.fix if finding.fix is None else finding.fix
-    if fix:
-        sentences.append(f"What to do: {_sentence(fix)}")
-    if symptoms:
-        sentences.append(f"Seen with it: {_listed(symptoms)}.")
-    return " ".join(sentences)
-
-
-def _sentence(text: str) -> str:
-    text = text.strip()
-    return text if text.endswith((".", "!", "?")) else f"{text}."
-
-
-def _listed(symptoms: Sequence[Issue]) -> str:
-    first: dict[str, int] = {}
-    for issue in symptoms:
-        first.setdefault(issue.check.slug, issue.since_step)
-    named = [f"{slug} (since step {step})" for slug, step in first.items()]
-    more = len(named) - _MOST_SYMPTOMS
-    return ", ".join(named[:_MOST_SYMPTOMS]) + (f" and {more} more" if more > 0 else "")
