@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
 from torchwatch.checks.activations._units import Subject, subject_of
@@ -65,9 +66,9 @@ class Limits:
 def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     """One warning per layer, and one info about all layers with fewer dead units."""
     layout = history.layout
-    rows = history.columns("activations.dead_fraction", max(1, limits.observations)).values
-    if layout is None or not len(rows):
-        return NotReady("no sampled step yet")
+    steps, rows = history.columns("activations.dead_fraction", max(1, limits.observations))
+    if layout is None or not len(rows) or steps[-1] < history.new_from:
+        return NotReady("no sampled step among these")
     largest = np.fmax.reduce(rows[-1])
     if np.isnan(largest):
         return NotReady(f"needs {_window(history)} samples in sampled steps")
@@ -147,28 +148,32 @@ def _onset(history: History, index: int, limit: float) -> int:
     column = history.columns("activations.dead_fraction")
     fine = np.flatnonzero(~(column.values[:, index] > limit))
     place = int(fine[-1]) + 1 if fine.size else 0
+    before = history.cached("dead-units: samples", lambda: _samples_before(history, column.steps))
+    start = np.searchsorted(before[: place + 1], before[place + 1] - _window(history), side="right")
+    return int(column.steps[max(0, int(start) - 1)])
+
+
+def _samples_before(history: History, steps: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """How many samples were looked at before each of the observations and after the last, (n + 1,)."""
     samples = history.series("samples")
-    left = _window(history)
-    while True:
-        step = int(column.steps[place])
-        at = int(np.searchsorted(samples.steps, step))
-        known = at < len(samples.steps) and samples.steps[at] == step
-        left -= int(samples.values[at]) if known else 1
-        if left <= 0 or place == 0:
-            return step
-        place -= 1
+    counts = np.ones(len(steps))
+    if len(samples.steps):
+        at = np.minimum(np.searchsorted(samples.steps, steps), len(samples.steps) - 1)
+        known = samples.steps[at] == steps
+        counts[known] = samples.values[at[known]]
+    return np.concatenate([np.zeros(1), np.cumsum(counts)])
 
 
 CHECK = Check(
     severity=Severity.WARNING,
     category=Category.ACTIVATIONS,
     cause=Cause.ACTIVATION,
-    when=frozenset({On.STEP, On.INTERVAL}),
+    when=frozenset({On.STEP}),
     reads=("activations.dead_fraction",),
     uses=("samples",),
     limits=Limits(),
     find=find,
     fix="Use LeakyReLU or GELU in place of ReLU, lower the learning rate, re-initialise the layer.",
     snippet="nn.LeakyReLU(0.01)  # instead of nn.ReLU()",
-    resolve_after=50,
+    resolve_after=10,
 )

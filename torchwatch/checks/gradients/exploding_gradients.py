@@ -94,21 +94,20 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
         return NotReady(f"needs {limits.reference_least} steps after warm-up")
     fresh = len(norms.steps) - int(np.searchsorted(norms.steps, history.new_from))
     tail = norms.values[-max(1, fresh) - _WINDOW + 1 :]
-    largest = tail.max()
-    before = norms.values[-len(tail) - _BASE : -len(tail)]
-    if largest <= limits.factor * early[: limits.reference_least].max(initial=0.0) and (
-        not limits.sigmas or _is_usual(before, largest, limits)
-    ):
+    least = limits.factor * early[: limits.reference_least].max(initial=0.0)
+    if limits.sigmas:
+        least = min(least, _least_unusual(norms.values[-len(tail) - _BASE : -len(tail)], limits))
+    if np.count_nonzero(tail > least) < max(1, limits.steps):
         return []
     return _judge(history, name, start, len(tail), limits)
 
 
-def _is_usual(before: Values, largest: float, limits: Limits) -> bool:
-    """Cheap test that the deviation cannot be reached: the least σ alone allows the largest norm."""
+def _least_unusual(before: Values, limits: Limits) -> float:
+    """A cheap bound below which the deviation cannot be reached: the least σ alone allows such norms."""
     if len(before) < _BASE // 2:
-        return True
+        return math.inf
     middle = np.partition(before, len(before) // 2)[len(before) // 2]
-    return bool(largest <= middle * math.exp(limits.sigmas * limits.sigma_least))
+    return float(middle) * math.exp(limits.sigmas * limits.sigma_least)
 
 
 def _judge(history: History, name: str, start: int, tail: int, limits: Limits) -> list[Finding] | NotReady:
