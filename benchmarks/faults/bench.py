@@ -1,8 +1,8 @@
 """What a fault and a healthy training are here, and the registry of all of them.
 
-A fault is a training function that is called twice per seed, with ``run.faulty`` true and false: the same script
-with and without the mistake. It returns a number that is worse the higher it is, computed in plain torch; that the
-mistake harms is shown with that number and without torchwatch.
+A fault is a training function that is called twice per seed, with ``run.faulty`` true and false: the same
+script with and without the mistake. It returns a number that is worse the higher it is, computed in plain
+torch; that the mistake harms is shown with that number and without torchwatch.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ Activation = Callable[[], nn.Module]
 def mlp(*sizes: int, act: Activation = nn.ReLU, dropout: float = 0.0, norm: bool = False) -> nn.Sequential:
     """Linear layers with an activation between them."""
     layers: list[nn.Module] = []
-    for i, (width, after) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for i, (width, after) in enumerate(pairwise(sizes)):
         layers.append(nn.Linear(width, after))
         if i < len(sizes) - 2:
             layers += [nn.BatchNorm1d(after)] if norm else []

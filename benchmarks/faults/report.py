@@ -32,7 +32,7 @@ def found(case: Case, row: Row) -> list[Any] | None:
 
 
 def named(case: Case, row: Row) -> bool:
-    """Whether the first alert, or the root of the worst incident, names the cause. Infos count where they are due."""
+    """Whether the first alert, or the root of the worst incident, names the cause."""
     least = RANK[case.severity]
     loud = [a for a in row["alerts"] if RANK[a[1]] >= min(least, 1) and a[2] >= row["onset"]]
     incidents = [i for i in row["incidents"] if RANK[i[1]] >= min(least, 1)]
@@ -56,7 +56,7 @@ def delay(case: Case, row: Row) -> int | None:
 
 
 def in_time(case: Case, row: Row) -> bool | None:
-    """Whether the alert came as soon as the goal asks; None where it asks for nothing (nothing found, files read)."""
+    """Whether the alert came as soon as the goal asks; None where nothing was found live."""
     alert = found(case, row)
     if alert is None or alert[6] == "read":
         return None
@@ -70,7 +70,7 @@ def in_time(case: Case, row: Row) -> bool | None:
 
 
 def harm(rows: Iterable[Row]) -> str:
-    """Whether the fault is worse than its twin beyond seed noise: the twins' mean and σ against every fault."""
+    """Whether the fault is worse than its twin beyond seed noise: two standard errors of the means."""
     faulty, twin = ([r["score"] for r in rows if r["faulty"] is f] for f in (True, False))
     if not faulty or not twin:
         return "no twin"
@@ -113,17 +113,19 @@ def figures(rows: Iterable[Row]) -> dict[str, Any]:
         timely = [t for c, r in part if (t := in_time(c, r)) is not None]
         speed[kind] = {
             "runs": len(part), "recall": _share(sum(found(c, r) is not None for c, r in part), len(part)),
-            "median_steps": statistics.median(delays) if delays else None, "in_time": _share(sum(timely), len(timely)),
+            "median_steps": statistics.median(delays) if delays else None,
+            "in_time": _share(sum(timely), len(timely)),
             "root": _share(sum(named(c, r) for c, r in part), len(part)),
         }  # fmt: skip
     return {
         "faulty_runs": len(faulty), "healthy_runs": len(healthy), "healthy_steps": steps,
-        "recall": _share(len(hits), len(faulty)), "root_top1": _share(sum(named(c, r) for c, r in faulty), len(faulty)),
+        "recall": _share(len(hits), len(faulty)),
+        "root_top1": _share(sum(named(c, r) for c, r in faulty), len(faulty)),
         "precision": _share(len(hits), len(hits) + len(alarms)), "classes": speed,
         "false_incidents_per_10000": 1e4 * len(spoken) / steps if steps else None,
         "false_criticals": sum(i[1] == "critical" for i in spoken),
         "healthy_without_warning": _share(len(healthy) - len(alarms), len(healthy)),
-        "replay_same": _share(sum(r["replay"] is True for _, r in faulty) + sum(r["replay"] is True for r in healthy),
+        "replay_same": _share(sum(r["replay"] is True for r in (*(r for _, r in faulty), *healthy)),
                               len(faulty) + len(healthy)),
     }  # fmt: skip
 
@@ -168,7 +170,8 @@ def per_case(rows: list[Row]) -> dict[str, dict[str, Any]]:
         case, faulty = FAULTS[slug], [r for r in part if r["faulty"]]
         first = Counter(a[0] for r in faulty if (a := found(case, r)))
         table[slug] = {
-            "class": case.kind, "arch": case.arch, "planted": case.planted, "runs": len(faulty), "harm": harm(part),
+            "class": case.kind, "arch": case.arch, "planted": case.planted,
+            "runs": len(faulty), "harm": harm(part),
             "found": sum(found(case, r) is not None for r in faulty), "by": dict(first),
             "named": sum(named(case, r) for r in faulty), "steps": [delay(case, r) for r in faulty],
             "in_time": [in_time(case, r) for r in faulty], "twin_warnings": said,
@@ -193,11 +196,13 @@ def line(row: Row) -> str:
     verdict = ""
     if row["faulty"]:
         case = FAULTS[row["slug"]]
-        verdict = f"{'found' if found(case, row) else 'MISSED'} {'named' if named(case, row) else 'NOT NAMED'} in {delay(case, row)}"
+        verdict = "found" if found(case, row) else "MISSED"
+        verdict += f" {'named' if named(case, row) else 'NOT NAMED'} in {delay(case, row)}"
     elif loud(row):
         verdict = "FALSE ALARM"
-    head = f"{row['slug']:32s} {row['seed']} {kind} {verdict}  score {row['score']:.4g}, not finite at {row['nonfinite']}, "
-    head += f"{row['steps']} steps, {row['plain_s']:.1f} s, watched {row['watched_s']:.1f} s, replay {row['replay']} {row['error'] or ''}"
+    head = f"{row['slug']:32s} {row['seed']} {kind} {verdict}  score {row['score']:.4g}, "
+    head += f"not finite at {row['nonfinite']}, {row['steps']} steps, {row['plain_s']:.1f} s, "
+    head += f"watched {row['watched_s']:.1f} s, replay {row['replay']} {row['error'] or ''}"
     alerts = {(a[0], a[1]): a for a in reversed(row["alerts"])}
     lines = [
         f"    {a[1]:8s} {a[0]} at {a[2]} since {a[3]} {a[4] or ''}: {a[5]}" for a in reversed(alerts.values())
@@ -218,7 +223,7 @@ def text(rows: list[Row]) -> str:
 def _main(rows: list[Row]) -> str:
     own, others = figures(rows), rival_figures(rows)
     head = [
-        "| | recall | root named | precision | found, and its twin left alone | healthy without a warning | false incidents per 10,000 healthy steps |",
+        "| | recall | root named | precision | found, twin quiet | healthy, no warning | false per 10,000 |",
         "|---|---|---|---|---|---|---|",
     ]
     faulty, healthy = split(rows)
@@ -229,17 +234,20 @@ def _main(rows: list[Row]) -> str:
         if found(c, r) and (r["slug"], r["seed"]) in twins and not loud(twins[r["slug"], r["seed"]])
     ]
     per = own["false_incidents_per_10000"]
-    head.append(
-        f"| torchwatch | {_percent(own['recall'])} | {_percent(own['root_top1'])} | {_percent(own['precision'])} | "
-        f"{_percent(_share(len(apart), len(faulty)))} | {_percent(own['healthy_without_warning'])} | {'–' if per is None else f'{per:.2f}'} |"
-    )
+    cells = [own["recall"], own["root_top1"], own["precision"], _share(len(apart), len(faulty))]
+    cells.append(own["healthy_without_warning"])
+    row = " | ".join(map(_percent, cells))
+    head.append(f"| torchwatch | {row} | {'–' if per is None else format(per, '.2f')} |")
     for name, v in others.items():
         head.append(
-            f"| {name} | {_percent(v['recall'])} | – | {_percent(v['precision'])} | {_percent(v['apart_from_twin'])} | "
+            f"| {name} | {_percent(v['recall'])} | – | {_percent(v['precision'])} | "
+            f"{_percent(v['apart_from_twin'])} | "
             f"{_percent(v['healthy_without_warning'])} | – |"
         )
-    said = f"{own['faulty_runs']} faulty and {own['healthy_runs']} healthy runs (twins among them), {own['healthy_steps']:,} healthy steps; "
-    said += f"{own['false_criticals']} false criticals; a replay gives the same alerts in {_percent(own['replay_same'])} of the runs."
+    said = f"{own['faulty_runs']} faulty and {own['healthy_runs']} healthy runs (twins among them), "
+    said += f"{own['healthy_steps']:,} healthy steps; "
+    said += f"{own['false_criticals']} false criticals; a replay gives the same alerts "
+    said += f"in {_percent(own['replay_same'])} of the runs."
     return said + "\n\n" + "\n".join(head)
 
 
@@ -251,7 +259,8 @@ def _classes(own: dict[str, Any]) -> str:
     for kind, v in own["classes"].items():
         steps = "–" if v["median_steps"] is None else f"{v['median_steps']:g}"
         lines.append(
-            f"| {kind} | {v['runs']} | {_percent(v['recall'])} | {_percent(v['root'])} | {steps} | {_percent(v['in_time'])} |"
+            f"| {kind} | {v['runs']} | {_percent(v['recall'])} | {_percent(v['root'])} | "
+            f"{steps} | {_percent(v['in_time'])} |"
         )
     return "\n".join(lines)
 
@@ -265,7 +274,8 @@ def _halves(rows: list[Row]) -> str:
         part = [r for r in rows if (FAULTS | HEALTHY)[r["slug"]].arch in kinds]
         v = figures(part)
         lines.append(
-            f"| {name} | {v['faulty_runs']} | {_percent(v['recall'])} | {_percent(v['root_top1'])} | {v['healthy_runs']} | "
+            f"| {name} | {v['faulty_runs']} | {_percent(v['recall'])} | "
+            f"{_percent(v['root_top1'])} | {v['healthy_runs']} | "
             f"{_percent(v['healthy_without_warning'])} |"
         )
     tuned = "\n".join(f"- {t}" for t in TUNED) or "No limit of a check was tuned on this bench."
@@ -280,14 +290,19 @@ def _faults(table: dict[str, dict[str, Any]]) -> str:
             known = [s for s in v["steps"] if s is not None]
             steps = f"{statistics.median(known):g}" if known else "–"
             lines.append(
-                f"| {slug}: {v['planted']} | {v['class']} | {v['harm']} | {v['found']}/{v['runs']} | {v['named']}/{v['runs']} | {by} | {steps} |"
+                f"| {slug}: {v['planted']} | {v['class']} | {v['harm']} | {v['found']}/{v['runs']} "
+                f"| {v['named']}/{v['runs']} | {by} | {steps} |"
             )
     return "\n".join(lines)
 
 
 def _alarms(rows: list[Row]) -> str:
-    said = [f"- {r['slug']}{' (twin)' if r['slug'] in FAULTS else ''}, seed {r['seed']}: " + ", ".join(f"{i[0]} ({i[1]})" for i in loud(r))
-            for r in split(rows)[1] if loud(r)]  # fmt: skip
+    said = []
+    for row in split(rows)[1]:
+        if loud(row):
+            twin = " (twin)" if row["slug"] in FAULTS else ""
+            roots = ", ".join(f"{i[0]} ({i[1]})" for i in loud(row))
+            said.append(f"- {row['slug']}{twin}, seed {row['seed']}: {roots}")
     return "Warnings about healthy trainings:\n\n" + ("\n".join(said) or "none")
 
 
@@ -310,21 +325,22 @@ PAGE = """# What is found, and what is left alone
 
 Written by `python -m benchmarks.faults.run --record`; {seeds} seed(s) of every training.{note}
 
-Every fault is planted into a script whose twin is the same script without it. That a fault harms is shown in plain
-torch, by the number that the script ends with (validation loss, unless said otherwise): worse than its twin's beyond
-two standard errors of the seeds' means, or not finite. A fault is *found* when one of the checks that may name it
-gives a warning (an info where the catalogue says info) at or after the step at which the fault begins; its *root* is
-named when the first alert or the root of the worst incident is one of those that name the cause.
+Every fault is planted into a script whose twin is the same script without it. That a fault harms is shown in
+plain torch, by the number that the script ends with (validation loss, unless said otherwise): worse than its
+twin's beyond two standard errors of the seeds' means, or not finite. A fault is *found* when one of the
+checks that may name it gives a warning (an info where the catalogue says info) at or after the step at which
+the fault begins; its *root* is named when the first alert or the root of the worst incident is one of those
+that name the cause.
 
 The trainings are watched without a budget and with one line per step (`WatchConfig(budget=None,
-fast_steps_per_s=1e9)`): steps of a millisecond, on which the default budget buys few looks, stand for steps of
-ordinary size. The rules of others see the same trainings, from plain torch, with their published limits
-(`benchmarks/faults/rivals.py` says from where, and what was left out). "Found" is for them that any rule of the set
-spoke in a faulty run, whatever it said.
+fast_steps_per_s=1e9)`): steps of a millisecond, on which the default budget buys few looks, stand for steps
+of ordinary size. The rules of others see the same trainings, from plain torch, with their published limits
+(`benchmarks/faults/rivals.py` says from where, and what was left out). "Found" is for them that any rule of
+the set spoke in a faulty run, whatever it said.
 
-The goals of speed: wiring within the shortest stretch that the trigger needs and two steps, numeric within one step
-of the first value that is not finite, others within three intervals of the onset (overfitting begins after the best
-validation; no-learning may take 200 steps first).
+The goals of speed: wiring within the shortest stretch that the trigger needs and two steps, numeric within
+one step of the first value that is not finite, others within three intervals of the onset (overfitting
+begins after the best validation; no-learning may take 200 steps first).
 
 {tables}
 """

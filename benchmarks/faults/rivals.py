@@ -1,24 +1,26 @@
 """Other people's published rules on the same trainings, re-implemented from their documentation.
 
-Each rule gets what a tap saw and gives the step at which it first speaks, or None. No rule is told which training
-has a fault, and none is tuned: the limits are the published defaults.
+Each rule gets what a tap saw and gives the step at which it first speaks, or None. No rule is told which
+training has a fault, and none is tuned: the limits are the published defaults.
 
 Sources
-    Epoch rules: the literal triggers of the seed project and of many training guides.
-    Amazon SageMaker Debugger: "List of Debugger built-in rules", docs.aws.amazon.com/sagemaker. The rules for deep
-    learning that need nothing but the training itself; PoorWeightInitialization is left out (the page does not say
-    how its three conditions are joined), and so are those that compare runs or look at images. Losses are given to
-    it at every step and tensors at every 20th; its own default is every 500th, longer than these trainings.
-    AutoTrainer: Zhang, Zhai, Fang, Ma, Shen, Liu, Ma: "AUTOTRAINER: An Automatic DNN Training Problem Detection and
-    Repair System", ICSE 2021, with the default parameters of its repository (β1 1e-3, β2 1e-4, β3 70, γ 0.7,
-    ζ 0.03, η 0.2, δ 0.01, Θ 0.7; judged from 30 % of the epochs on). Its accuracies are the validation's; where a
-    training has none, only the symptom that needs none (not a number) is judged.
+    Epoch rules: the literal triggers of many training guides.
+    Amazon SageMaker Debugger: "List of Debugger built-in rules", docs.aws.amazon.com/sagemaker. The rules for
+    deep learning that need nothing but the training itself; PoorWeightInitialization is left out (the page
+    does not say how its three conditions are joined), and so are those that compare runs or look at images.
+    Losses are given to it at every step and tensors at every 20th; its default is every 500th, longer than
+    these trainings.
+    AutoTrainer: Zhang, Zhai, Fang, Ma, Shen, Liu, Ma: "AUTOTRAINER: An Automatic DNN Training Problem
+    Detection and Repair System", ICSE 2021, with the default parameters of its repository (β1 1e-3, β2 1e-4,
+    β3 70, γ 0.7, ζ 0.03, η 0.2, δ 0.01, Θ 0.7; judged from 30 % of the epochs on). Its accuracies are the
+    validation's; where a training has none, only the symptom that needs none (not a number) is judged.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 from benchmarks.faults.tap import Tap
 
@@ -42,7 +44,7 @@ def val_up_train_down(tap: Tap) -> int | None:
     """The validation loss rises while the training loss falls, twice."""
     rows = [(int(e["step"]), e["loss"], e["val_loss"]) for e in tap.epochs if "loss" in e and "val_loss" in e]
     count = 0
-    for before, now in zip(rows, rows[1:], strict=False):
+    for before, now in pairwise(rows):
         count += now[1] < before[1] and now[2] > before[2]
         if count == 2:
             return now[0]
@@ -61,7 +63,7 @@ def plateau(tap: Tap) -> int | None:
 def marginal_gain(tap: Tap) -> int | None:
     """The last epoch brought less than 5 % of all that was gained."""
     rows = _epoch_means(tap, "loss")
-    for before, now in zip(rows[1:], rows[2:], strict=False):
+    for before, now in pairwise(rows[1:]):
         if before[1] - now[1] < 0.05 * (rows[0][1] - now[1]):
             return now[0]
     return None
@@ -180,12 +182,11 @@ def autotrainer(tap: Tap) -> int | None:
                 return int(e["step"])
         elif _unstable(accuracies):
             return int(e["step"])
-    nonfinite = exploding_tensor(tap)
-    return nonfinite
+    return exploding_tensor(tap)
 
 
 def _slow(accuracies: list[float]) -> bool:
-    return max((b - a for a, b in zip(accuracies, accuracies[1:], strict=False)), default=0.0) < 0.01
+    return max((b - a for a, b in pairwise(accuracies)), default=0.0) < 0.01
 
 
 def _unstable(accuracies: list[float], zeta: float = 0.03, eta: float = 0.2) -> bool:

@@ -61,7 +61,7 @@ class Tap:
     def batches(self, loader: Iterable[T]) -> Iterable[T]:
         return loader
 
-    def step(self, loss: Any = None, samples: int | None = None) -> None:
+    def step(self, loss: Any = None, samples: int | None = None) -> None:  # noqa: ARG002  # the Watcher's
         if loss is not None:
             self.log(loss=loss)
 
@@ -130,7 +130,7 @@ def _parameter(p: Tensor, before: Tensor | None) -> dict[str, float]:
 
 
 def _output(module: nn.Module, out: Tensor) -> dict[str, Any]:
-    """Shares of an output: zeros; units that are silent, or at their bounds, for 99 % of samples and positions."""
+    """Shares of an output: zeros; units that are silent or at their bounds for 99 % of samples, positions."""
     flat = (
         out.transpose(0, 1).flatten(1)
         if out.dim() == 4

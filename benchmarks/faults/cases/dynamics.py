@@ -155,7 +155,8 @@ def first_task_forgotten(run: Run) -> float:
 
 
 @fault(
-    "dynamics", "tabular", "train-val-leakage", severity="info", planted="the validation set is the training set",
+    "dynamics", "tabular", "train-val-leakage", severity="info",
+    planted="the validation set is the training set",
     harm="loss on unseen samples minus the validation loss that is reported",
 )  # fmt: skip
 def validated_on_training_data(run: Run) -> float:
@@ -187,7 +188,8 @@ def lr_far_too_low(run: Run) -> float:
     "cnn",
     "lr-too-low no-learning update-ratio loss-plateau lr-zero",
     severity="info",
-    planted="a scheduler meant for epochs is stepped at every batch: the rate decays a thousandfold in the first epoch",
+    planted="a scheduler meant for epochs is stepped at every batch: the rate decays a "
+    "thousandfold in the first epoch",
 )
 def scheduler_per_batch(run: Run) -> float:
     data, model = load("digits").images(), Cnn(norm=False)
@@ -200,7 +202,8 @@ def scheduler_per_batch(run: Run) -> float:
 @fault(
     "dynamics",
     "tabular",
-    "lr-too-high noisy-loss loss-divergence loss-explosion exploding-gradients gradient-spike loss-spike no-learning update-ratio",
+    "lr-too-high noisy-loss loss-divergence loss-explosion exploding-gradients "
+    "gradient-spike loss-spike no-learning update-ratio",
     severity="info",
     planted="a learning rate at the edge of stability: the loss jumps up and down",
 )
@@ -214,7 +217,8 @@ def lr_oscillates(run: Run) -> float:
 @fault(
     "dynamics",
     "mlp",
-    "loss-divergence loss-explosion exploding-gradients update-ratio loss-nonfinite lr-too-high no-learning dead-units",
+    "loss-divergence loss-explosion exploding-gradients update-ratio loss-nonfinite "
+    "lr-too-high no-learning dead-units",
     planted="the learning rate grows by 5 % a step (it was meant to decay)",
 )
 def lr_grows(run: Run) -> float:

@@ -76,7 +76,8 @@ def saturated_init(run: Run) -> float:
 @fault(
     "dynamics",
     "mlp",
-    "activation-explosion exploding-gradients loss-explosion loss-nonfinite weight-growth no-learning input-scale loss-divergence gradient-nonfinite",
+    "activation-explosion exploding-gradients loss-explosion loss-nonfinite "
+    "weight-growth no-learning input-scale loss-divergence gradient-nonfinite",
     planted="a deep stack initialised with a gain of 3: outputs of a million",
 )
 def init_gain_too_large(run: Run) -> float:
@@ -92,7 +93,8 @@ def init_gain_too_large(run: Run) -> float:
 @fault(
     "dynamics",
     "mlp",
-    "activation-collapse no-learning rank-collapse constant-loss dead-units vanishing-gradients zero-gradient-layer",
+    "activation-collapse no-learning rank-collapse constant-loss dead-units "
+    "vanishing-gradients zero-gradient-layer",
     planted="a weight decay of 3: weights shrink to nothing",
 )
 def weight_decay_too_strong(run: Run) -> float:
@@ -157,7 +159,8 @@ def representation_collapse(run: Run) -> float:
 @fault(
     "dynamics",
     "tabular",
-    "input-scale no-learning exploding-gradients vanishing-gradients loss-explosion dead-units saturated-activations",
+    "input-scale no-learning exploding-gradients vanishing-gradients loss-explosion "
+    "dead-units saturated-activations",
     severity="info",
     planted="inputs are not normalised: tens of thousands beside hundredths",
 )
@@ -172,7 +175,8 @@ def inputs_not_normalised(run: Run) -> float:
 @fault(
     "dynamics",
     "transformer",
-    "attention-entropy-collapse no-learning loss-divergence loss-explosion exploding-gradients update-ratio weight-growth",
+    "attention-entropy-collapse no-learning loss-divergence loss-explosion "
+    "exploding-gradients update-ratio weight-growth",
     planted="queries and keys grow: their rate is 100 times the others'",
 )
 def attention_collapses(run: Run) -> float:

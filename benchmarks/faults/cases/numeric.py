@@ -15,7 +15,8 @@ from benchmarks.faults.models import Cnn, Gpt, Rnn, mlp
 
 NONFINITE = "loss-nonfinite gradient-nonfinite parameter-nonfinite"
 BLOWN = NONFINITE + " loss-explosion loss-divergence exploding-gradients activation-explosion"
-JUMP = "loss-explosion exploding-gradients gradient-spike loss-spike update-ratio lr-too-high loss-divergence no-learning"
+JUMP = "loss-explosion exploding-gradients gradient-spike loss-spike update-ratio lr-too-high"
+JUMP += " loss-divergence no-learning"
 
 Batch = tuple[Tensor, Tensor]
 
@@ -137,7 +138,8 @@ def constant_column_normalised(run: Run) -> float:
 
 @fault(
     "numeric", "mlp", "loss-spike loss-explosion gradient-spike exploding-gradients input-scale",
-    severity="info", planted="one batch in raw units, 10,000 times too large", harm="accuracy lost on the validation set",
+    severity="info", planted="one batch in raw units, 10,000 times too large",
+    harm="accuracy lost on the validation set",
 )  # fmt: skip
 def batch_in_raw_units(run: Run) -> float:
     data, model = load("digits"), mlp(64, 32, 10)

@@ -1,7 +1,7 @@
 """What surrounds the training: loaders, memory, other ranks, crashes.
 
-Checks whose limits are tens of seconds are given limits of a second here (``config``), because a training of the
-bench lasts no longer; the ratio between limit and fault is about the one of a real run.
+Checks whose limits are tens of seconds are given limits of a second here (``config``), because a training of
+the bench lasts no longer; the ratio between limit and fault is about the one of a real run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from benchmarks.faults.loops import judge, sgd, supervised, update
 from benchmarks.faults.models import Cnn, mlp
 
 
-def seconds(run: Run, train: Callable[[], object]) -> float:
+def seconds(train: Callable[[], object]) -> float:
     started = time.perf_counter()
     train()
     return time.perf_counter() - started
@@ -55,7 +55,7 @@ def slow_loader(run: Run) -> float:
     data, model = load("digits"), mlp(64, 32, 10)
     loader = Loader(data.x, data.y, 32, run.seed)
     slow = Slow(loader, 0.03) if run.faulty else loader
-    return seconds(run, lambda: supervised(run, model, data, sgd(model, 0.03), epochs=3, loader=slow))
+    return seconds(lambda: supervised(run, model, data, sgd(model, 0.03), epochs=3, loader=slow))
 
 
 @fault(
@@ -78,7 +78,7 @@ def decoding_in_the_loop(run: Run) -> float:
                 yield batch
 
     slow = Decoding(loader, 0.015) if run.faulty else loader
-    return seconds(run, lambda: supervised(run, model, data, sgd(model, 0.03), epochs=5, loader=slow))
+    return seconds(lambda: supervised(run, model, data, sgd(model, 0.03), epochs=5, loader=slow))
 
 
 def resident_mb() -> float:
@@ -109,8 +109,10 @@ def graphs_kept(run: Run) -> float:
 
 
 @fault(
-    "system", "mlp", "stall", planted="a lock that nobody releases: nothing happens for four seconds", harm="seconds",
-    config={"system_s": 0.1, "limits": {"stall": {"wait_s": 1.0, "samples": 10, "other_cores": 0, "io_mb_s": 0}}},
+    "system", "mlp", "stall", harm="seconds",
+    planted="a lock that nobody releases: nothing happens for four seconds",
+    config={"system_s": 0.1,
+            "limits": {"stall": {"wait_s": 1.0, "samples": 10, "other_cores": 0, "io_mb_s": 0}}},
 )  # fmt: skip
 def hangs(run: Run) -> float:
     data, model = load("digits"), mlp(64, 32, 10)
@@ -121,7 +123,7 @@ def hangs(run: Run) -> float:
         if run.faulty and number == 100:
             time.sleep(4.0)
 
-    return seconds(run, lambda: supervised(run, model, data, sgd(model, 0.03), epochs=4, on_step=on_step))
+    return seconds(lambda: supervised(run, model, data, sgd(model, 0.03), epochs=4, on_step=on_step))
 
 
 @fault(
@@ -140,7 +142,7 @@ def loop_gets_slower(run: Run) -> float:
             while time.perf_counter() < until:
                 sum(range(500))
 
-    return seconds(run, lambda: supervised(run, model, data, sgd(model, 0.03), epochs=6, on_step=on_step))
+    return seconds(lambda: supervised(run, model, data, sgd(model, 0.03), epochs=6, on_step=on_step))
 
 
 @fault(
@@ -204,13 +206,17 @@ def errors_swallowed(run: Run) -> float:
     log = logging.getLogger("training")
     log.addHandler(logging.NullHandler())
     log.propagate = False
+
+    def read(i: int, x: Tensor) -> Tensor:
+        if run.faulty and i % 10 != 9:
+            raise OSError("cannot read sample")
+        return x
+
     with run.watch(model) as watch:
         for _ in range(3):
             for i, (x, y) in enumerate(watch.batches(loader)):
                 try:
-                    if run.faulty and i % 10 != 9:
-                        raise OSError("cannot read sample")
-                    loss = functional.cross_entropy(model(x), y)
+                    loss = functional.cross_entropy(model(read(i, x)), y)
                     update(optimizer, loss)
                     watch.log(loss=loss)
                 except OSError:
@@ -264,7 +270,7 @@ def straggler(run: Run) -> float:
             optimizer.step()
 
         return seconds(
-            run, lambda: supervised(run, model, data, sgd(model, 0.03), epochs=3, on_step=on_step, step=step)
+            lambda: supervised(run, model, data, sgd(model, 0.03), epochs=3, on_step=on_step, step=step)
         )
 
     return two_ranks(run, body)
@@ -312,7 +318,8 @@ def replicas_drift(run: Run) -> float:
 
 
 @fault(
-    "system", "mlp", "rank-silent", planted="one of two ranks is killed", severity="critical", harm="the other rank's data are lost: validation loss of the missing half",
+    "system", "mlp", "rank-silent", planted="one of two ranks is killed", severity="critical",
+    harm="the other rank's data are lost: validation loss of the missing half",
     config={"system_s": 0.2, "limits": {"rank-silent": {"silent_s": 0.8}}},
 )  # fmt: skip
 def rank_killed(run: Run) -> float:

@@ -158,7 +158,7 @@ def loss_detached(run: Run) -> float:
 def eval_mode_training(run: Run) -> float:
     data, model = load("digits").images(), Cnn(width=4, dropout=0.3)
 
-    def on_epoch(epoch: int) -> None:
+    def on_epoch(_: int) -> None:
         if run.faulty:
             run.onset = 1
             model.eval()
@@ -218,7 +218,7 @@ def functional_softmax_before_cross_entropy(run: Run) -> float:
 def lr_zero(run: Run) -> float:
     data, model = load("digits"), mlp(64, 32, 10)
     optimizer = sgd(model, 0.05)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: 0.0 if run.faulty else 1.0)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 0.0 if run.faulty else 1.0)
     return supervised(run, model, data, optimizer, epochs=5, scheduler=scheduler)
 
 
