@@ -1,7 +1,7 @@
 """What watching costs: step time monitored ÷ bare, paired and interleaved, against other monitors.
 
     python benchmarks/overhead/overhead.py --quick     # about 3 minutes, rough
-    python benchmarks/overhead/overhead.py --write     # about 15 minutes; docs/overhead.md and last.json
+    python benchmarks/overhead/overhead.py --write     # about 12 minutes; docs/overhead.md and last.json
     python benchmarks/overhead/overhead.py --workloads tiny,mlp --monitors default,wandb-all --json out.json
 
 How it is measured is said in docs/overhead.md (and ``tables.py``). Needs the ``bench`` extra for wandb and
@@ -31,15 +31,15 @@ from benchmarks.overhead.results import Measured, summarise  # noqa: E402
 from benchmarks.overhead.workloads import WORKLOADS  # noqa: E402
 
 FULL = {
-    "tiny": Effort(block_s=0.7, warm_s=2.0, calibrate_s=8.0, measure_s=90.0),
-    "mlp": Effort(block_s=1.0, warm_s=2.0, calibrate_s=10.0, measure_s=140.0),
-    "conv": Effort(block_s=1.2, warm_s=2.0, calibrate_s=20.0, measure_s=190.0),
-    "gpt": Effort(block_s=1.6, warm_s=2.0, calibrate_s=30.0, measure_s=220.0),
+    "tiny": Effort(block_s=0.7, warm_s=2.0, calibrate_s=8.0, measure_s=60.0),
+    "mlp": Effort(block_s=1.0, warm_s=2.0, calibrate_s=10.0, measure_s=100.0),
+    "conv": Effort(block_s=1.2, warm_s=2.0, calibrate_s=20.0, measure_s=130.0),
+    "gpt": Effort(block_s=1.6, warm_s=2.0, calibrate_s=30.0, measure_s=150.0),
 }
-SPARE = {name: replace(effort, measure_s=30.0) for name, effort in FULL.items()}
+SPARE = {name: replace(effort, measure_s=20.0) for name, effort in FULL.items()}
 """Our own monitors once more, where the recorder's thread finds a core to spare."""
 QUICK = {
-    name: Effort(block_s=0.3, warm_s=0.5, calibrate_s=3.0, measure_s=seconds, fewest=2)
+    name: Effort(block_s=0.7, warm_s=0.5, calibrate_s=3.0, measure_s=seconds, fewest=2)
     for name, seconds in (("tiny", 15.0), ("mlp", 18.0), ("conv", 22.0), ("gpt", 26.0))
 }
 OURS = ("default", "everything", "idle")
@@ -100,7 +100,7 @@ def main() -> None:
     monitors = [kind for kind in KINDS if kind != BARE]
     parser.add_argument("--workloads", type=lambda t: _choice(t, list(WORKLOADS)), default=list(WORKLOADS))
     parser.add_argument("--monitors", type=lambda t: _choice(t, monitors), default=monitors)
-    parser.add_argument("--quick", action="store_true", help="3 minutes instead of 15, rough figures")
+    parser.add_argument("--quick", action="store_true", help="3 minutes instead of 12, rough figures")
     parser.add_argument(
         "--any-core", action="store_true", help="do not pin the process that trains to a core"
     )
