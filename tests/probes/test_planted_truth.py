@@ -219,6 +219,42 @@ def test_channels_of_images_and_functional_activations(memory: torch.memory_form
     assert_geometry(seen, ["first", "relu", "second", "last"])
 
 
+class Signals(nn.Module):
+    """Three axes twice: after a convolution the units are on the second, after a linear layer on the last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.wave, self.relu = nn.Conv1d(2, 8, 3), nn.ReLU()
+        self.token, self.gelu = nn.Linear(8, 12), nn.GELU()
+        self.last = nn.Linear(12, 3)
+        with torch.no_grad():
+            self.wave.bias[:] = self.token.bias[:] = 1.0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        waves = self.relu(self.wave(x))
+        return self.last(self.gelu(self.token(waves.transpose(1, 2)))).mean(1)
+
+
+def test_channels_of_signals_and_features_of_tokens(tmp_path: Path) -> None:
+    model = Signals()
+    kill(model.wave, 3)
+    kill(model.token, 5)
+    seen = train(model, tmp_path / "run.jsonl", 2, 7)
+    outputs, inputs = seen.saved.outputs, seen.saved.inputs
+    for layer, tensors, axis in (
+        ("relu", outputs["relu"], 1),
+        ("token", inputs["token"], 2),
+        ("gelu", outputs["gelu"], 2),
+        ("last", inputs["last"], 2),
+    ):
+        assert_units(seen, layer, tensors, axis)
+    dead = [seen.of("dead_fraction", layer)[-1] for layer in ("relu", "token", "gelu", "last")]
+    assert dead == pytest.approx([3 / 8, 3 / 8, 5 / 12, 5 / 12], rel=ROUNDED)
+    assert_level(seen)
+    assert_geometry(seen, ["wave", "relu", "token", "gelu", "last"])
+
+
 @pytest.mark.parametrize("passes", [1, 2])
 def test_geometry_of_a_healthy_net(passes: int, tmp_path: Path) -> None:
     seen = train(net(), tmp_path / "run.jsonl", 6, passes=passes)
