@@ -39,7 +39,6 @@ from torchwatch import WatchConfig, Watcher, diagnose
 
 LONGEST_S = 60
 """Of processor time per training; ten times as much by the clock."""
-HERE = Path(__file__).parent
 Job = tuple[str, int, bool, str]
 """Case, seed, whether faulty, and the budget: ``none`` or ``default``."""
 
@@ -224,7 +223,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--pool", type=int, default=1, help="trainings at a time")
     parser.add_argument("--show", action="store_true", help="every alert of every training")
     parser.add_argument("--resume", action="store_true", help="keep what --out has, and run the rest")
-    parser.add_argument("--out", type=Path, default=HERE / "raw.jsonl")
+    parser.add_argument("--out", type=Path, default=Path("runs/faults.jsonl"))
     parser.add_argument("--record", action="store_true", help="write last.json and docs/detection.md")
     options = parser.parse_args(arguments)
     from benchmarks.faults import report
@@ -233,6 +232,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = [c for c in chosen if options.kind in {None, c.kind}]
     if options.quick:
         chosen, options.seeds = chosen[::3], 1
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.resume else []
     done = {(r["slug"], r["seed"], r["faulty"], r["budget"]) for r in rows}
     todo = [job for job in jobs(chosen, options.seeds, options.budget) if job not in done]

@@ -68,8 +68,9 @@ def test_a_quick_fault_is_found_and_its_twin_left_alone(slug: str) -> None:
 def made(slug: str, faulty: bool, alerts: list[Any], rivals: dict[str, int] | None = None) -> report.Row:
     return {
         "slug": slug, "seed": 0, "faulty": faulty, "budget": "none", "score": 2.0 if faulty else 1.0,
-        "error": None, "plain_s": 1.0, "onset": 1, "nonfinite": None, "best_val": None, "rivals": rivals or {},
-        "watched_s": 1.0, "steps": 100, "alerts": alerts, "intervals": [50, 100], "replay": True, "not_run": {},
+        "error": None, "plain_s": 1.0, "onset": 1, "nonfinite": None, "best_val": None,
+        "rivals": rivals or {}, "watched_s": 1.0, "steps": 100, "alerts": alerts,
+        "intervals": [50, 100], "replay": True, "not_run": {},
         "incidents": [[a[0], a[1], a[3], []] for a in alerts],
     }  # fmt: skip
 
