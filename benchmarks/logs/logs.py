@@ -23,7 +23,7 @@ from torchwatch import diagnose
 from torchwatch.errors import TorchwatchError
 
 FOUND_BY = {
-    "nan": ("loss-nonfinite", "gradient-nonfinite"),
+    "nan": ("loss-nonfinite", "gradient-nonfinite", "validation-nonfinite"),
     "diverged": ("loss-divergence", "loss-explosion", "loss-nonfinite"),
     "overfitting": ("overfitting",),
     "plateau": ("no-learning", "constant-loss", "loss-plateau"),
