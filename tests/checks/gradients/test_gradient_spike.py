@@ -105,7 +105,7 @@ def test_near_miss_the_learning_rate_was_raised():
 def test_near_miss_warm_up():
     warming = run([150], lr=lambda i: 1e-4 * min(i, 200))
     assert_quiet(SLUG, warming)
-    assert_quiet(SLUG, run([150], lr=lambda i: 1e-4 * min(i, 160), batched=100))
+    assert_quiet(SLUG, run([150], lr=lambda i: 1e-4 * min(i, 160), batched=100, interval_steps=400))
     assert_fires(SLUG, warming, limits={"warm_up": 0})
 
 

@@ -32,32 +32,42 @@ class Subject:
 
 
 def subject_of(
-    layout: Layout, index: int, row: npt.NDArray[np.float32], *, final: bool = True
+    layout: Layout, order: list[int], index: int, row: npt.NDArray[np.float32], *, final: bool = True
 ) -> Subject | None:
-    """The layer whose units died or went dormant; ``final`` leaves out rectifiers at the end of the model.
+    """The layer whose units died or went dormant.
 
     None where the entry says nothing about units: a raw input, a final rectifier, another activation.
+
+    Args:
+        layout: the layers.
+        order: their indices in call order.
+        index: the layer of the entry.
+        row: the observation of all layers.
+        final: whether rectifiers at the end of the model are left out.
     """
     layer = layout.layers[index]
     if layer.order is None:
         return None
-    before = sorted((x for x in layout.layers if _is_before(x, layer)), key=lambda x: -(x.order or 0))
-    if _is_rectifier(layer.type):
-        behind = any(x.parameters and _is_before(layer, x) for x in layout.layers)
-        if final and not behind:
+    place = order.index(index)
+    before = [layout.layers[i] for i in reversed(order[:place])]
+    if layer.type in _RECTIFIERS:
+        if final and not any(layout.layers[i].parameters for i in order[place + 1 :]):
             return None
         feeder = next((x for x in before if x.parameters), None)
         fed = f"It is fed by {feeder.name or 'the model'} ({feeder.type})." if feeder else ""
         return Subject(layer.name, _units(layer.outputs, feeder), fed)
-    return _of_input(layout, layer, before, row, float(row[index])) if _reads(layer) else None
+    if not _reads(layer):
+        return None
+    first = next(i for i in order if _reads(layout.layers[i]))
+    # Inputs of one shape with the same silent features as the first layer's: it reads the raw input, too.
+    raw = layout.layers[first].inputs[:1] == layer.inputs[:1] and bool(row[first] == row[index])
+    return None if raw else _of_input(layer, before)
 
 
-def _of_input(
-    layout: Layout, reader: LayerInfo, before: list[LayerInfo], row: npt.NDArray[np.float32], share: float
-) -> Subject | None:
+def _of_input(reader: LayerInfo, before: list[LayerInfo]) -> Subject | None:
     """The layer whose units a Linear or Conv layer reads; only where no activation module lies between."""
-    width = _input_units(reader)
-    if width is None or _reads_raw_input(layout, reader, row, share):
+    width = _units(reader.inputs, reader)
+    if width is None:
         return None
     for layer in before:
         if _is_activation(layer.type):
@@ -72,24 +82,8 @@ def _of_input(
     return None
 
 
-def _reads_raw_input(layout: Layout, reader: LayerInfo, row: npt.NDArray[np.float32], share: float) -> bool:
-    """Whether it reads what the first layer reads: inputs of the same shape with the same silent features."""
-    first = min(
-        (i for i, x in enumerate(layout.layers) if _reads(x)), key=lambda i: layout.layers[i].order or 0
-    )
-    return layout.layers[first].inputs[:1] == reader.inputs[:1] and bool(row[first] == np.float32(share))
-
-
 def _reads(layer: LayerInfo) -> bool:
-    return layer.order is not None and ("Linear" in layer.type or layer.type.startswith("Conv"))
-
-
-def _is_before(layer: LayerInfo, other: LayerInfo) -> bool:
-    return layer.order is not None and other.order is not None and layer.order < other.order
-
-
-def _is_rectifier(kind: str) -> bool:
-    return kind in _RECTIFIERS
+    return "Linear" in layer.type or layer.type.startswith("Conv")
 
 
 def _is_activation(kind: str) -> bool:
@@ -98,10 +92,6 @@ def _is_activation(kind: str) -> bool:
 
 def _is_image(layer: LayerInfo) -> bool:
     return bool(layer.outputs) and len(layer.outputs[0]) > 2
-
-
-def _input_units(reader: LayerInfo) -> int | None:
-    return _units(reader.inputs, reader)
 
 
 def _units(shapes: list[list[int]], nearest: LayerInfo | None) -> int | None:

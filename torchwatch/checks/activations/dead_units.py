@@ -32,6 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
+from torchwatch.checks.activations._order import in_call_order
 from torchwatch.checks.activations._units import Subject, subject_of
 
 if TYPE_CHECKING:
@@ -75,9 +76,10 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     if largest <= limits.info or len(rows) < limits.observations:
         return []
     share = np.where(np.isfinite(rows), rows, -1.0).min(axis=0)
+    order = in_call_order(layout)
     found: dict[str, _Dead] = {}
     for index in np.flatnonzero(share > limits.info).tolist():
-        subject = subject_of(layout, index, rows[-1], final=bool(limits.final))
+        subject = subject_of(layout, order, index, rows[-1], final=bool(limits.final))
         if subject is not None:
             dead = _Dead(subject, index, float(share[index]), limits)
             known = found.get(subject.layer)

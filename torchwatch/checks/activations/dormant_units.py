@@ -28,6 +28,7 @@ import numpy as np
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
 from torchwatch.checks._intervals import after_warm_up, onset
+from torchwatch.checks.activations._order import in_call_order
 from torchwatch.checks.activations._units import Subject, subject_of
 from torchwatch.text import percent
 
@@ -68,11 +69,12 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
         return []
     over = medians.values[start:] > limits.share
     dead = history.interval_columns("activations.dead_fraction", 1).values
+    order = in_call_order(layout)
     found: dict[str, tuple[Subject, int]] = {}
     for i in np.flatnonzero(over[-needed:].all(axis=0)).tolist():
         if limits.dead and len(dead) and dead[-1, i] > limits.dead:
             continue
-        subject = subject_of(layout, i, medians.values[-1])
+        subject = subject_of(layout, order, i, medians.values[-1])
         if subject is not None and not subject.flat and (subject.units or 0) >= limits.least_units:
             found.setdefault(subject.layer, (subject, i))
     if not found:
