@@ -58,6 +58,12 @@ def test_near_miss_no_other_set_gets_better():
     assert_quiet(SLUG, per_set(new=OLD))
 
 
+def test_near_miss_another_set_gains_three_percent():
+    steady = per_set(new=[*[0.8] * 6, *[0.825] * 6], noise=0.0)
+    assert_quiet(SLUG, steady)
+    assert_fires(SLUG, steady, limits={"other": 0.02})
+
+
 def test_near_miss_it_came_back():
     old = [*OLD[:9], 0.9, 0.9, 0.9]
     assert_quiet(SLUG, per_set([*OLD[:5], 0.5, 0.5, 0.9, 0.9, 0.9, 0.9, 0.9]))

@@ -80,7 +80,7 @@ def test_near_miss_validation_at_the_end_of_a_falling_epoch():
 def test_near_miss_within_noise():
     rng = np.random.default_rng(1)
     val = (0.8 * (1 + 0.3 * rng.standard_normal(10))).tolist()
-    assert_quiet(SLUG, run(val, [1.0] * 10))
+    assert_quiet(SLUG, run(val, [1.4] * 10))
     assert_fires(SLUG, run(val, [1.4] * 10), limits={"sigmas": 0})
 
 
