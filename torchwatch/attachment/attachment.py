@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from torchwatch.attachment.company import Company
+from torchwatch.attachment.coverage import coverage
 from torchwatch.attachment.crew import MOMENTS, Crew, overriding
 from torchwatch.attachment.hooks import (
     after_hook,
@@ -49,7 +50,6 @@ from torchwatch.records import Layout, Note
 from torchwatch.schedule import Plan, Schedule, unmeasured
 
 _SIGNATURE = 8
-_UNSEEN_COMPILED = {"activations", "wiring", "inputs", "targets", "attention", "clock", "sentinel"}
 _COMPILED = "torch.compile is in use: activations and stale gradients are not measured, all else is"
 
 
@@ -558,38 +558,24 @@ class Attachment:
         self._emit_item(frame)
 
     def _layout(self, step: int) -> Layout:
+        seen = coverage(
+            self.probes,
+            self.patient,
+            self.guard.off,
+            compiled=self._compiled,
+            stepped=self._own_seen,
+            histograms=self.config.histograms,
+        )
         return Layout(
             step=step,
             layers=self.patient.layer_infos(),
             parameters=self.patient.parameter_infos(),
             optimizers=self.patient.optimizer_infos(),
-            coverage=self._coverage(),
+            coverage=seen,
             other_optimizers=list(self._company.types),
             flops_per_step=self.flops.flops_per_step,
             peak_flops_per_s=self.flops.peak_flops_per_s,
         )
-
-    def _coverage(self) -> dict[str, str]:
-        coverage = {probe.name: self.guard.off.get(probe.name) or probe.coverage() for probe in self.probes}
-        if self._compiled:
-            for name in _UNSEEN_COMPILED & coverage.keys():
-                if not coverage[name].startswith("off"):
-                    coverage[name] = "unavailable: compiled"
-            if self.config.histograms:
-                coverage["histograms"] = "gradients only: compiled"
-        scripted = self.patient.scripted()
-        if scripted and coverage["activations"] == "ok":
-            whole = scripted == len(self.patient.layers)
-            coverage["activations"] = "unavailable: scripted" if whole else "scripted layers are not seen"
-        if not self.clipping.available:
-            coverage["clipping"] = "unavailable: norms are after clipping"
-        elif self.clipping.sharded:
-            coverage["clipping"] = "unavailable: the norm is spread over ranks"
-        if any(hasattr(p, "to_local") for _, p in self.patient.live_parameters()):
-            coverage["gradients"] = "this rank's shards only"
-        if not self._own_seen:
-            coverage["updates"] = coverage["learning_rate"] = "no optimizer seen"
-        return coverage
 
 
 def _weakly(method: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -62,6 +62,12 @@ class ClippingProbe(Probe):
         _torch.TOTAL_NORM.leave(self._observer)
         self._seen = {}
 
+    def coverage(self) -> str:
+        """``ok``, or why norms are those after clipping."""
+        if not self.available:
+            return "unavailable: norms are after clipping"
+        return "unavailable: the norm is spread over ranks" if self.sharded else "ok"
+
     @staticmethod
     def decode(payloads: list[Any], values: list[Values], frame: Frame) -> dict[str, Any]:  # noqa: ARG004
         """Norms of disjoint parameter sets add up in squares."""
