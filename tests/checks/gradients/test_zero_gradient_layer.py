@@ -107,8 +107,8 @@ def test_a_real_run_with_a_mask_that_covers_everything(covers, tmp_path):
         x, y = batch(step)
         return functional.cross_entropy(model(x), y)
 
-    made = trained(tmp_path, Masked, loss, before=cover, steps=200)
+    made = trained(tmp_path, Masked, loss, before=cover, steps=400)
     if covers:
-        assert_fires(SLUG, made, severity="warning", layer="first", since=(100, 100), by=150)
+        assert_fires(SLUG, made, severity="warning", layer="first", since=(100, 110))
     else:
         assert_quiet(SLUG, made)
