@@ -105,4 +105,15 @@ def test_near_miss_bursts_of_hard_batches_above_the_first_level():
     rng = np.random.default_rng(0)
     loss = np.exp(0.05 * rng.standard_normal(1500)) * np.where(rng.random(1500) < 0.1, 4.0, 1.0)
     assert_quiet(SLUG, records(loss, batched=10), allow_info=True)
-    assert_fires(SLUG, records(loss, batched=10), severity="warning", limits={"rare": 0})
+    assert_fires(SLUG, records(loss, batched=10), severity="warning", limits={"rare": 0, "chance": 0})
+
+
+def test_near_miss_hard_batches_that_meet_by_chance():
+    rng = np.random.default_rng(0)
+    loss = 0.6 * np.exp(0.1 * rng.standard_normal(800))
+    loss[:20] = 2.0
+    loss[40:700:40] *= 4
+    loss[[700, 702, 703]] *= 4.5
+    run = records(loss, interval_steps=100)
+    assert_quiet(SLUG, run, allow_info=True)
+    assert_fires(SLUG, run, severity="warning", limits={"chance": 0, "rare": 0})

@@ -18,6 +18,7 @@ When it is fine
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +46,8 @@ class Limits:
         first_floor: guard: a spike is at least this share of the first interval's level (share).
         burst: guard: a warning takes as many spikes within ``burst_steps`` (steps).
         burst_steps: steps that make one burst (steps).
+        chance: guard: largest number of such bursts that single high losses, as frequent as they were, would
+            have made by chance so far (count).
         rare: guard: a spike lies above all but this share of the steps before (share).
         lr_intervals: guard: spikes this soon after a logged rise of the lr are only noted (intervals).
     """
@@ -57,6 +60,7 @@ class Limits:
     first_floor: float = 0.01
     burst: int = 3
     burst_steps: int = 5
+    chance: float = 0.01
     rare: float = 0.02
     lr_intervals: int = 2
 
@@ -132,6 +136,7 @@ def _finding(
         and not plays_against_itself(history)
         and not lr_rose(history, step, limits.lr_intervals)
         and (step > history.warm_up_end() or not limits.lr_intervals)
+        and not _by_chance(losses.values[:low], level / typical, limits)
     )
     earlier = low + np.flatnonzero(losses.values[low : int(spikes[0]) + 1] > level)
     norm = history.series("grad_norm")
@@ -152,6 +157,20 @@ def _finding(
         threshold=level,
         fix=f"Look at the batch of step {step}, and clip gradients so that one batch cannot do much harm.",
     )
+
+
+def _by_chance(before: Values, times: float, limits: Limits) -> bool:
+    """Whether single losses as high are so frequent that they come together by chance.
+
+    Of n steps of which a share q is that high, n·q·C(2w − 2, k − 1)·q^(k − 1) see k within w steps of one.
+    """
+    rows = before[before.size % _BLOCK :].reshape(-1, _BLOCK)
+    if not limits.chance or not rows.size or times <= 1:
+        return False
+    share = float((rows > times * np.median(rows, axis=1, keepdims=True)).mean())
+    others = max(1, limits.burst) - 1
+    pairs = math.comb(max(0, 2 * limits.burst_steps - 2), others)
+    return before.size * share * pairs * share**others > limits.chance
 
 
 CHECK = Check(
