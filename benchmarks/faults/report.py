@@ -21,12 +21,17 @@ TUNED: tuple[str, ...] = ()
 
 Row = dict[str, Any]
 _NO_LEARNING_STEPS = 200
+_LINE = 2  # steps: what happens within step n may be noticed when the file ends with step n − 2
 
 
 def found(case: Case, row: Row) -> list[Any] | None:
     """The first alert that counts as finding the fault."""
     for alert in row["alerts"]:
-        if alert[0] in case.expect and RANK[alert[1]] >= RANK[case.severity] and alert[2] >= row["onset"]:
+        if (
+            alert[0] in case.expect
+            and RANK[alert[1]] >= RANK[case.severity]
+            and alert[2] >= row["onset"] - _LINE
+        ):
             return list(alert)
     return None
 
@@ -34,7 +39,7 @@ def found(case: Case, row: Row) -> list[Any] | None:
 def named(case: Case, row: Row) -> bool:
     """Whether the first alert, or the root of the worst incident, names the cause."""
     least = RANK[case.severity]
-    loud = [a for a in row["alerts"] if RANK[a[1]] >= min(least, 1) and a[2] >= row["onset"]]
+    loud = [a for a in row["alerts"] if RANK[a[1]] >= min(least, 1) and a[2] >= row["onset"] - _LINE]
     incidents = [i for i in row["incidents"] if RANK[i[1]] >= min(least, 1)]
     worst = max(incidents, key=lambda i: (RANK[i[1]], -i[2]), default=None)
     return bool(loud and loud[0][0] in case.roots) or bool(worst and worst[0] in case.roots)

@@ -469,3 +469,19 @@ def sparse_autoencoder(run: Run) -> float:
                 watch.log(loss=loss)
             watch.epoch()
     return float(loss)
+
+
+@healthy("mlp")
+def new_classes_later(run: Run) -> float:
+    """A curriculum: five classes, then ten; the loss jumps above where it began, and falls at once."""
+    data, model = load("digits"), mlp(64, 64, 10)
+    optimizer = sgd(model, 0.03)
+    with run.watch(model) as watch:
+        for epoch in range(12):
+            rows = data.y < (5 if epoch < 5 else 10)
+            for x, y in watch.batches(Loader(data.x[rows], data.y[rows], 32, run.seed + epoch)):
+                loss = functional.cross_entropy(model(x), y)
+                update(optimizer, loss)
+                watch.log(loss=loss)
+            watch.epoch(**judge(model, data))
+    return judge(model, data)["val_loss"]

@@ -10,7 +10,7 @@ from torchwatch.records import OptimizerInfo
 SLUG = "loss-explosion"
 NO_GUARDS = {
     "sigmas": 0, "sustained": 0, "unseen_steps": 0, "first_level": 0, "first_floor": 0, "lr_intervals": 0,
-    "settle_intervals": 0, "adversarial": 0,
+    "settle_intervals": 0, "settling": 0, "adversarial": 0,
 }  # fmt: skip
 
 
@@ -51,6 +51,13 @@ def test_below_the_first_level_it_is_a_warning_once_two_intervals_show_it():
 
 def test_near_miss_not_quite_twice():
     assert_quiet(SLUG, records(jump(230, 0.55), interval_steps=40))
+
+
+def test_steps_say_nothing_while_a_loss_above_the_first_level_already_falls_again():
+    level = np.concatenate([decay(300), 0.3 + 6 * np.exp(-np.arange(300) / 7)])
+    run = noisy(level, 0.02)
+    assert_quiet(SLUG, records(run, interval_steps=50), allow_info=True)
+    assert_fires(SLUG, records(run, interval_steps=50), limits={"settling": 0}, severity="critical", by=310)
 
 
 def test_quiet_where_the_loss_falls_again_after_a_curriculum_step():

@@ -14,10 +14,11 @@ What to do
     Look at what changed at the named step: a schedule, a data source, a loss weight.
 
 When it is fine
-    After a logged rise of the learning rate (a warm restart) a bump is expected and is only noted, unless the
-    loss is still above its first level two intervals later. A jump below the first level from which the loss
-    already falls again, as at a change of curriculum, is only noted too. A few hard batches are
-    ``loss-spike``.
+    Losses that already fall again are left to the intervals: new classes or a harder source lift the loss
+    above where the run began, and it comes down at once. After a logged rise of the learning rate (a warm
+    restart) a bump is expected and is only noted, unless the loss is still above its first level two
+    intervals later. A jump below the first level from which the loss already falls again, as at a change of
+    curriculum, is only noted too. A few hard batches are ``loss-spike``.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ class Limits:
         lr_intervals: guard: a jump this soon after a logged rise of the lr is only noted (intervals).
         settle_intervals: guard: a jump below the first level is only noted until so many intervals show it,
             and where the loss falls again after it (intervals).
+        settling: guard: no verdict from steps while the last of the recent losses lies below this share of
+            the first: it falls again (share).
         adversarial: guard: 1 only notes a jump between intervals of a loss that is not made to fall, and one
             with which another optimizer takes over (switch).
     """
@@ -78,6 +81,7 @@ class Limits:
     first_floor: float = 0.1
     lr_intervals: int = 2
     settle_intervals: int = 2
+    settling: float = 0.75
     adversarial: int = 1
 
 
@@ -137,12 +141,14 @@ def _at_step(
     first = first_level(history)
     above = first is None or not limits.first_level or recent > limits.first_level * first
     unseen = not limits.unseen_steps or least > np.sort(reference)[-1 - min(4, reference.size // 50)]
+    falls_again = not signed and losses.values[end - 1] < limits.settling * losses.values[start]
     # A sharp verdict below the first level would hit every change of curriculum: intervals judge those.
     noise_of_level = sigma * _median_error(limits)
     if (
         jump <= limits.sigmas * noise_of_level
         or not above
         or not unseen
+        or falls_again
         or (limits.sustained and least <= trigger)
     ):
         return None
