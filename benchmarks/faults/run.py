@@ -118,13 +118,12 @@ def watching(case: Case, seed: int, budget: str, *, faulty: bool) -> dict[str, A
         if keep:
             name = f"{case.slug}-{seed}-{'fault' if faulty else 'twin'}.jsonl"
             (Path(keep) / name).write_bytes(paths[0].read_bytes())
-    if case.kind == "system":  # what compares ranks is found when the files are read
-        seen = {a[0] for a in alerts}
-        alerts += [
-            [i.check, i.severity, i.step, i.since_step, i.layer, i.title, "read"]
-            for i in told.issues
-            if i.check not in seen
-        ]
+    seen = {a[0] for a in alerts}  # what compares ranks is found when the files are read
+    alerts += [
+        [i.check, i.severity, i.step, i.since_step, i.layer, i.title, "read"]
+        for i in told.issues
+        if i.check not in seen
+    ]
     incidents = [
         [i.root.check, i.root.severity, i.root.since_step, [s.check for s in i.symptoms]]
         for i in told.incidents

@@ -215,7 +215,7 @@ def lr_oscillates(run: Run) -> float:
         penalty = sum(p.square().sum() for p in model.parameters())
         return functional.cross_entropy(out, y) + 0.02 * penalty
 
-    optimizer = sgd(model, 4.5 if run.faulty else 1.0, 0.0)
+    optimizer = sgd(model, 3.5 if run.faulty else 1.0, 0.0)
     return supervised(run, model, data, optimizer, epochs=80, size=len(data.x), loss=loss)
 
 
