@@ -393,6 +393,11 @@ class Interval(Record):
     sentinel: bool | None = None
     zoomed_steps: int | None = None
 
+    @property
+    def length(self) -> int:
+        """Step numbers from the first to the last: more than ``steps`` where a log has every tenth only."""
+        return max(self.last_step - self.first_step + 1, self.steps)
+
 
 @dataclass(frozen=True, slots=True)
 class Epoch(Record):

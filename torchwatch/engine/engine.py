@@ -238,7 +238,7 @@ class Engine:
 
     def _interval_steps(self) -> int:
         """Length of an interval: the longer of the last two, since an epoch's last one is a remainder."""
-        recent = [i.steps for i in self.history.intervals[-2:]]
+        recent = [i.length for i in self.history.intervals[-2:]]
         planned = self.history.header.config.get("interval_steps", _INTERVAL_STEPS)
         return max(recent, default=planned if isinstance(planned, int) else _INTERVAL_STEPS)
 

@@ -84,7 +84,7 @@ def lr_rose(history: History, step: int, intervals: int) -> bool:
     rises = history.lr_rises()
     if not rises or not intervals:
         return False
-    length = max((i.steps for i in history.intervals[-4:]), default=200)
+    length = max((i.length for i in history.intervals[-4:]), default=200)
     return any(step - intervals * length <= rise <= step for rise in rises)
 
 

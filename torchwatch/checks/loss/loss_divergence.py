@@ -81,7 +81,7 @@ def _settled(history: History, losses: Curve, limits: Limits) -> int:
     raised = history.lr_rises()
     if not raised or not limits.lr_intervals:
         return 0
-    grace = limits.lr_intervals * max(i.steps for i in history.intervals[-4:])
+    grace = limits.lr_intervals * max(i.length for i in history.intervals[-4:])
     return int(np.searchsorted(losses.first_step, raised[-1] + grace, side="right"))
 
 
