@@ -81,7 +81,7 @@ def log_of_zero(run: Run) -> float:
     def evaluate() -> dict[str, float]:
         return judge(model, data, lambda out, y: functional.cross_entropy(12 * out, y))
 
-    supervised(run, model, data, sgd(model, 0.1, 0.9), epochs=8, loss=loss, evaluate=evaluate)
+    supervised(run, model, data, sgd(model, 0.02, 0.9), epochs=8, loss=loss, evaluate=evaluate)
     return evaluate()["val_loss"]
 
 
@@ -93,7 +93,7 @@ def sqrt_at_zero(run: Run) -> float:
             self.body, self.head = mlp(10, 32, 16), nn.Linear(16, 1)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.head(torch.sqrt(functional.relu(self.body(x)) + (0.0 if run.faulty else 1e-4)))
+            return self.head(torch.sqrt(functional.relu(self.body(x)) ** 2 + (0.0 if run.faulty else 1e-4)))
 
     data, model = load("diabetes"), Net()
     return supervised(run, model, data, adam(model, 3e-3), epochs=15, size=32, loss=mse)

@@ -37,6 +37,35 @@ def test_fires_when_only_foreign_optimizers_step():
     assert_fires(SLUG, run, severity="critical", since=(1, 1), by=10)
 
 
+COVERED = {"gradients": "ok"}
+
+
+def bare(steps=60, coverage=COVERED, **fields):
+    """Steps whose parameters never have a gradient."""
+    where = dataclasses.replace(layout(), coverage=coverage)
+    return records(steps=steps, layers=where, **({"update_ratio": 0.0} | fields))
+
+
+def test_fires_when_no_parameter_ever_has_a_gradient():
+    alert = assert_fires(SLUG, bare(), severity="critical", layer=None, since=(1, 1), by=10)
+    assert "backward()" in alert.fix
+
+
+@pytest.mark.parametrize(
+    "near",
+    [
+        {"coverage": {"gradients": "off"}},
+        {"steps": 9},
+        {"lr": 0.0},
+        {"skipped": True},
+        {"update_ratio": 1e-4},
+    ],
+    ids=["gradients not looked for", "too few steps", "lr zero", "skipped", "weights move"],
+)
+def test_near_misses_without_gradients(near):
+    assert_quiet(SLUG, bare(**near), ready=False)
+
+
 def test_quiet_on_moving_weights():
     assert_quiet(SLUG, records(steps=60, grad_norm=0.3, update_ratio=0.001))
 

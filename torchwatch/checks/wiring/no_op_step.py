@@ -3,11 +3,14 @@
 What it detects
     In three steps in a row the gradients were not zero, the learning rate was not decayed away, and not
     one of the sampled weights changed. Or: only optimizers that hold none of the model's parameters step,
-    while the model's gradients change.
+    while the model's gradients change. Or: gradients were looked for from the first step on, no parameter
+    has had one in ten steps, and no weight changed.
 
 Why it matters
     The loop runs, the loss is computed, and nothing is learned. Usually the optimizer holds other tensors
-    than the model: the model was moved, copied, wrapped or created again after the optimizer was made.
+    than the model: the model was moved, copied, wrapped or created again after the optimizer was made. No
+    gradients at all: ``backward()`` is missing, the loss was detached, or ``zero_grad()`` stands between
+    ``backward()`` and ``step()``.
 
 What to do
     Create the optimizer after the model is on its device and in its final form, from
@@ -48,6 +51,7 @@ class Limits:
             (ratio).
         foreign_steps: guard: steps of foreign optimizers before the own one's first (steps), because
             another network's optimizer may begin.
+        bare_steps: steps without any gradient since the run began (steps).
         sparse: guard: 1 judges no model whose optimised parameters are all embeddings (switch).
         line_search: guard: 1 judges no run with LBFGS (switch).
     """
@@ -56,6 +60,7 @@ class Limits:
     lr_share: float = 0.01
     resolution: float = 1e-6
     foreign_steps: int = 10
+    bare_steps: int = 10
     sparse: int = 1
     line_search: int = 1
 
@@ -69,6 +74,8 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
         return NotReady("no weight change measured yet")
     if ratio.values[0] != 0:
         return []
+    if not history.seen("grad_norm"):
+        return _bare(history, limits)
     return _unchanged(history, limits)
 
 
@@ -100,6 +107,32 @@ def _unchanged(history: History, limits: Limits) -> list[Finding]:
             metric="update_ratio",
             value=0.0,
             threshold=float(max(1, limits.steps)),
+        )
+    ]
+
+
+def _bare(history: History, limits: Limits) -> list[Finding]:
+    """No parameter has had a gradient since the run began, although they were looked for."""
+    layout = history.layout
+    if layout is None or layout.coverage.get("gradients") != "ok" or _is_exempt(history, limits):
+        return []
+    ratios = history.series("update_ratio")
+    usable = ~_at(history, "skipped", ratios.steps)
+    if limits.lr_share:
+        usable &= _has_rate(history, ratios.steps, limits.lr_share)
+    if ratios.values.any() or usable.sum() < max(1, limits.bare_steps):
+        return []
+    return [
+        Finding(
+            title=f"No parameter has had a gradient in {len(ratios.steps)} optimizer steps",
+            since_step=int(ratios.steps[0]),
+            detail="The optimizer steps, finds no gradient on any parameter, and changes nothing.",
+            metric="update_ratio",
+            value=0.0,
+            threshold=float(max(1, limits.bare_steps)),
+            fix="Call loss.backward() right before optimizer.step(), and zero_grad() before it; do not "
+            "detach the loss.",
+            snippet="optimizer.zero_grad()\nloss.backward()\noptimizer.step()",
         )
     ]
 
@@ -160,8 +193,8 @@ CHECK = Check(
     category=Category.WIRING,
     cause=Cause.WIRING,
     when=frozenset({On.STEP}),
-    reads=("grad_norm",),
-    uses=("update_ratio", "foreign_optimizer", "lr", "skipped"),
+    reads=("step_time_s",),
+    uses=("grad_norm", "update_ratio", "foreign_optimizer", "lr", "skipped"),
     limits=Limits(),
     find=find,
     fix="Create the optimizer from model.parameters() after the model has been moved, wrapped or re-created.",
