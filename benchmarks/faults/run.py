@@ -58,8 +58,8 @@ def watched(
     paths: list[Path], case: Case, budget: str, folder: str, model: Any, **keywords: Any
 ) -> Iterator[Watcher]:
     """A Watcher as the watcher of a training; its file is appended to ``paths``."""
-    declare = keywords.pop("declare", {})
-    config = WatchConfig(**settings(budget), **case.config, declare=declare)
+    own = dict(case.config) | {"declare": case.config.get("declare", {}) | keywords.pop("declare", {})}
+    config = WatchConfig(**settings(budget), **own)
     with Watcher(model, Path(folder) / "run.jsonl", config=config, **keywords) as watch:
         paths.append(watch.path)
         yield watch
@@ -233,6 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
         chosen, options.seeds = chosen[::3], 1
     options.out.parent.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.resume else []
+    rows = [r for r in rows if "broken" not in r]
     done = {(r["slug"], r["seed"], r["faulty"], r["budget"]) for r in rows}
     todo = [job for job in jobs(chosen, options.seeds, options.budget) if job not in done]
     with options.out.open("a" if options.resume else "w") as out:

@@ -14,7 +14,7 @@ from benchmarks.faults.loops import adam, judge, language, mse, sgd, supervised
 from benchmarks.faults.models import Cnn, Gpt, Rnn, mlp
 
 NONFINITE = "loss-nonfinite gradient-nonfinite parameter-nonfinite"
-BLOWN = NONFINITE + " loss-explosion loss-divergence exploding-gradients activation-explosion"
+BLOWN = NONFINITE + " weight-growth loss-explosion loss-divergence exploding-gradients activation-explosion"
 JUMP = "loss-explosion exploding-gradients gradient-spike loss-spike update-ratio lr-too-high"
 JUMP += " loss-divergence no-learning"
 
@@ -66,37 +66,44 @@ def lr_jumps(run: Run) -> float:
     return supervised(run, model, data, optimizer, epochs=6, scheduler=scheduler)
 
 
-@fault("numeric", "mlp", NONFINITE, planted="the cross-entropy is written out as log(p), and p becomes 0")
+@fault(
+    "numeric", "mlp", NONFINITE, planted="the cross-entropy is written out with log(1 − p), and p becomes 1"
+)
 def log_of_zero(run: Run) -> float:
-    data, model = load("digits"), mlp(64, 64, 10)
+    data, model = load("cancer"), mlp(30, 32, 1)
+    data = Data(data.x, data.y.float(), data.val_x, data.val_y.float())
 
     def loss(out: Tensor, y: Tensor) -> Tensor:
-        out = 12 * out
+        out = 4 * out[:, 0]
         if not run.faulty:
-            return functional.cross_entropy(out, y)
-        p = out.exp() / out.exp().sum(-1, keepdim=True)
-        chosen = functional.one_hot(y, 10)
-        return -(chosen * p.log()).sum(-1).mean()
+            return functional.binary_cross_entropy_with_logits(out, y)
+        p = out.sigmoid()
+        return -(y * p.log() + (1 - y) * (1 - p).log()).mean()
+
+    return supervised(run, model, data, sgd(model, 0.01), epochs=20, loss=loss)
+
+
+@fault(
+    "numeric",
+    "tabular",
+    NONFINITE,
+    planted="distances of each pair of outputs, also with itself: the root's gradient at 0 is not finite",
+)
+def sqrt_at_zero(run: Run) -> float:
+    data, model = load("diabetes"), mlp(10, 32, 1)
+
+    def loss(out: Tensor, y: Tensor) -> Tensor:
+        apart = (out - out.T).square()
+        if not run.faulty:
+            apart = apart + 1e-6
+        return mse(out, y) - 0.01 * apart.sqrt().mean()
 
     def evaluate() -> dict[str, float]:
-        return judge(model, data, lambda out, y: functional.cross_entropy(12 * out, y))
+        return judge(model, data, mse)
 
-    supervised(run, model, data, sgd(model, 0.02, 0.9), epochs=8, loss=loss, evaluate=evaluate)
+    optimizer = adam(model, 3e-3)
+    supervised(run, model, data, optimizer, epochs=15, size=32, loss=loss, evaluate=evaluate)
     return evaluate()["val_loss"]
-
-
-@fault("numeric", "tabular", NONFINITE, planted="sqrt at 0: the loss is finite, its gradient is not")
-def sqrt_at_zero(run: Run) -> float:
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.body, self.head = mlp(10, 32, 16), nn.Linear(16, 1)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.head(torch.sqrt(functional.relu(self.body(x)) ** 2 + (0.0 if run.faulty else 1e-4)))
-
-    data, model = load("diabetes"), Net()
-    return supervised(run, model, data, adam(model, 3e-3), epochs=15, size=32, loss=mse)
 
 
 @fault(
@@ -251,7 +258,7 @@ def unbounded_precision(run: Run) -> float:
     data = Data(data.x, torch.where(data.y > 0.5, data.y, torch.zeros(())), data.val_x, data.val_y)
 
     def loss(out: Tensor, y: Tensor) -> Tensor:
-        log_s = out[:, 1] if run.faulty else out[:, 1].clamp(-3, 3)
+        log_s = out[:, 1] if run.faulty else out[:, 1].clamp(0, 3)
         return (log_s + 0.5 * ((y - out[:, 0]) / log_s.exp()) ** 2).mean()
 
     def evaluate() -> dict[str, float]:
