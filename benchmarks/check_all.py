@@ -26,6 +26,7 @@ PARTS: dict[str, list[str]] = {
     "fast tests": ["-m", "pytest", "-q", "-n", "2", "-m", "not slow and not gpu"],
     "slow tests": ["-m", "pytest", "-q", "-n", "2", "-m", "slow and not gpu"],
     "false alarms and misses of the loss checks": ["benchmarks/checks/false_alarms.py"],
+    "planted faults and healthy trainings, quick": ["-m", "benchmarks.faults.run", "--quick"],
     "replay: diagnosis of 1,000,000 steps": ["benchmarks/replay/replay.py"],
     "steady: 200,000 steps": ["benchmarks/steady/steady.py"],
     "file size": ["benchmarks/filesize/filesize.py"],
