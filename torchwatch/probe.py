@@ -210,17 +210,21 @@ class Block:
         if self._frame is not None:
             remote = iter(self._frame.values())
             return [
-                _number(next(remote)) if isinstance(v, torch.Tensor) and v.device.type != "cpu" else float(v)
+                _number(next(remote)) if isinstance(v, torch.Tensor) and v.device.type != "cpu" else _mean(v)
                 for v in raw
             ]
-        if raw and all(type(v) is torch.Tensor and v.dtype is raw[0].dtype for v in raw):
+        if raw and all(type(v) is torch.Tensor and not v.dim() and v.dtype is raw[0].dtype for v in raw):
             together: list[float] = torch.stack(raw).to(torch.float64).tolist()
             return together
-        return [float(v) for v in raw]
+        return [_mean(v) for v in raw]
 
 
 def _number(values: Values) -> float:
-    return float(values[0]) if values.size else float("nan")
+    return float(values.mean()) if values.size else float("nan")
+
+
+def _mean(value: torch.Tensor | float) -> float:
+    return float(value.double().mean()) if isinstance(value, torch.Tensor) else float(value)
 
 
 def _on_host(tensor: torch.Tensor) -> Values:

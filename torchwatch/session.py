@@ -24,6 +24,7 @@ from torchwatch.guard import Guard
 from torchwatch.header import describe, rank_path
 from torchwatch.logs import LogWatch
 from torchwatch.probe import Frame
+from torchwatch.probes import _torch
 from torchwatch.probes.loss import as_logged
 from torchwatch.recorder import Mark, Outcome, Recorder, Sink, is_evaluation
 from torchwatch.records import Alert, Note
@@ -117,11 +118,15 @@ class Session:
                 if lane.log(values):
                     lane.watch_s += clock() - started
                     return
+            except (RuntimeError, OverflowError, TypeError, ValueError):
+                started = (
+                    clock()
+                )  # one of them is no plain number after all: below each is looked at by itself
             except Exception as error:  # noqa: BLE001 - what the guard's context does, on a hot path
                 self._guard.failed("log", error)
         if not self.attachment.here:
             return
-        with self._guard("log"), torch.no_grad():
+        with self._guard("log"), _torch.without_torch_function(), torch.no_grad():
             evaluated = {k: v for k, v in values.items() if is_evaluation(k)}
             self._log_step({k: v for k, v in values.items() if k not in evaluated})
             if evaluated:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 
 import pytest
 import torch
@@ -204,3 +205,88 @@ def test_a_boundary_that_the_loop_names_has_its_samples(tmp_path) -> None:
     steps = steps_in(tmp_path / "run.jsonl")
     assert [s.step for s in steps] == list(range(1, 41))
     assert steps[19].samples == 16
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("pair", lambda: torch.tensor([1.0, 3.0]), 2.0),
+        ("huge", lambda: 10**400, math.inf),
+        ("lot", lambda: torch.ones(2, 3, dtype=torch.int64), 1.0),
+    ],
+)
+def test_a_value_of_another_shape_or_size_costs_no_step(tmp_path, name, value, expected) -> None:
+    def log(watch: Watcher, optimizer: torch.optim.Optimizer, number: int) -> None:
+        watch.log(**{name: value()})
+
+    losses = train(tmp_path / "run.jsonl", 120, each=log)
+    steps = steps_in(tmp_path / "run.jsonl")
+    assert [s.step for s in steps] == list(range(1, 121))
+    assert [s.loss for s in steps] == pytest.approx(losses, rel=1e-6)
+    assert {s.metrics[name] for s in steps} == {expected}
+
+
+class Wrapping(torch.optim.Optimizer):
+    """Steps another optimizer, as Lookahead and ZeRO do."""
+
+    def __init__(self, inner: torch.optim.Optimizer) -> None:
+        super().__init__(inner.param_groups, {})
+        self.inner = inner
+
+    def step(self, closure=None):
+        return self.inner.step(closure)
+
+
+def test_an_optimizer_around_another_loses_no_step(tmp_path) -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3)
+    optimizer = Wrapping(torch.optim.SGD(model.parameters(), lr=0.1))
+    x, y = torch.randn(16, 4), torch.randint(0, 3, (16,))
+    with Watcher(model, tmp_path / "run.jsonl", config=WatchConfig(**RARELY)) as watch:
+        for _ in range(150):
+            loss = functional.cross_entropy(model(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            watch.log(loss=loss)
+    assert [s.step for s in steps_in(tmp_path / "run.jsonl")] == list(range(1, 151))
+
+
+def test_another_model_that_steps_in_the_middle_loses_no_step(tmp_path) -> None:
+    other = nn.Linear(2, 1)
+    foreign = torch.optim.SGD(other.parameters(), lr=0.1)
+    other(torch.ones(1, 2)).sum().backward()
+
+    def step_of_another_thread(*_) -> None:
+        thread = threading.Thread(target=foreign.step)
+        thread.start()
+        thread.join()
+
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer.register_step_pre_hook(step_of_another_thread)
+    x, y = torch.randn(16, 4), torch.randint(0, 3, (16,))
+    losses = []
+    with Watcher(model, tmp_path / "run.jsonl", config=WatchConfig(**RARELY)) as watch:
+        for _ in range(150):
+            loss = functional.cross_entropy(model(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            watch.log(loss=loss)
+            losses.append(loss.item())
+    steps = steps_in(tmp_path / "run.jsonl")
+    assert [s.loss for s in steps] == pytest.approx(losses, rel=1e-6)
+
+
+def test_groups_that_were_replaced_have_their_rates(tmp_path) -> None:
+    def replace(watch: Watcher, optimizer: torch.optim.Optimizer, number: int) -> None:
+        if number == 60:
+            state = optimizer.state_dict()
+            state["param_groups"][0]["lr"] = 0.05
+            optimizer.load_state_dict(state)
+
+    train(tmp_path / "run.jsonl", 70, each=replace)
+    rates = [s.lr[0] for s in steps_in(tmp_path / "run.jsonl")]
+    assert rates == [0.1] * 60 + [0.05] * 10

@@ -202,11 +202,15 @@ def before_hook(reference: Reference) -> Callable[..., None]:
         if torch.compiler.is_compiling():
             return
         me = reference()
-        if me is None or not me.here:
+        if me is None:
+            return
+        if not me.here:
+            me.lane.stepping = False  # a fork of the process in which it was set
             return
         lane = me.lane
-        lane.stepping = lane.serves(optimizer) and not _has_closure(args, kwargs)
-        if not lane.stepping and _torch.optimizer_depth() <= 1:
+        if lane.serves(optimizer) and not _has_closure(args, kwargs):
+            lane.stepping = True
+        elif _torch.optimizer_depth() <= 1:
             with _Timed(me, "step"):
                 me.before_step(optimizer, closure=_has_closure(args, kwargs))
 
@@ -222,7 +226,7 @@ def after_hook(reference: Reference) -> Callable[..., None]:
         me = reference()
         if me is None:
             return
-        if me.lane.stepping:  # the hook before the step has looked at everything
+        if me.lane.stepping and me.lane.serves(optimizer):  # the hook before has looked at everything
             me.lane_stepped()
         elif not me.here or _torch.optimizer_depth() > 1:
             return

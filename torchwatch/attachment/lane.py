@@ -32,7 +32,7 @@ class Lane:
     """
 
     __slots__ = (
-        "_block", "_fetched", "_flush_s", "_groups", "_hand_over_s", "_optimizer", "_rates", "_samples",
+        "_block", "_fetched", "_flush_s", "_hand_over_s", "_optimizer", "_rates", "_samples",
         "_sequence", "_wait_s", "due", "end_s", "last", "open", "stepping", "watch_s",
     )  # fmt: skip
 
@@ -43,7 +43,6 @@ class Lane:
         self.end_s = self.watch_s = self._hand_over_s = 0.0
         self._block: Block | None = None
         self._optimizer: weakref.ref[torch.optim.Optimizer] | None = None
-        self._groups: list[dict[str, Any]] = []
         self._rates: list[Any] = []
         self._sequence = 0
         self._fetched = False
@@ -54,7 +53,7 @@ class Lane:
         self, optimizer: torch.optim.Optimizer, number: int, due: int, epoch: int, started_s: float
     ) -> None:
         """Step ``number`` begins to be a plain one, and so are the next until ``due`` (not included)."""
-        self._optimizer, self._groups = weakref.ref(optimizer), optimizer.param_groups
+        self._optimizer = weakref.ref(optimizer)
         self.open = self.stepping = True
         self.last, self.due = number - 1, due
         self.end_s = started_s
@@ -84,7 +83,9 @@ class Lane:
         ends = block.ends
         at = len(ends)
         ends.append(now)
-        rates = [group["lr"] for group in self._groups]
+        optimizer = self._optimizer() if self._optimizer is not None else None
+        groups = optimizer.param_groups if optimizer is not None else ()
+        rates = [group["lr"] for group in groups]
         if rates != self._rates or not at:
             self._rates = rates
             block.rates.append((at, rates))
@@ -117,7 +118,7 @@ class Lane:
         """The lane ends: what is left of it, and values that were logged for the step after."""
         block, self._block = self._block, None
         self.open = self.stepping = False
-        self._optimizer, self._groups = None, []
+        self._optimizer = None
         if block is None:
             return None, []
         steps = len(block.ends)
@@ -136,6 +137,12 @@ class Lane:
         self._wait_s = (self._wait_s or 0.0) + wait_s
         if samples is not None:
             self._samples = (self._samples or 0) + samples
+
+    def take_fetched(self) -> tuple[float | None, int | None]:
+        """What was fetched for a step that the lane does not make."""
+        told = self._wait_s, self._samples
+        self._fetched, self._wait_s, self._samples = False, None, None
+        return told
 
     def sampled(self, samples: int | None) -> None:
         """The newest step had so many samples; None: nothing is said about it."""
@@ -157,7 +164,7 @@ class Lane:
                 newest = value
                 taken.append((name, _torch.number_or_copy(value)))
             elif kind in _PLAIN_TYPES:
-                taken.append((name, value))
+                taken.append((name, value if kind is float else float(value)))
             else:
                 return False
         at = self._place(newest)
@@ -183,8 +190,8 @@ class Lane:
 
     def _is_newer(self, value: torch.Tensor | None) -> bool:
         """Whether a value was computed after the last step; see ``StepBuilder``."""
-        if self._fetched:
-            return True
         if value is not None and value.requires_grad:
             return not _torch.older_than(value, self._sequence, _LOOK)
+        if self._fetched:
+            return True
         return _torch.sequence_number() > self._sequence + _SLACK

@@ -167,6 +167,12 @@ class StepBuilder:
         self.in_epoch += lane.last + 1 - self._entered
         self._sequence = _torch.sequence_number()
         block, ahead = lane.leave()
+        wait_s, samples = lane.take_fetched()
+        if wait_s is not None:
+            self._fetched = True
+            self.pending.wait_s = (self.pending.wait_s or 0.0) + wait_s
+        if samples is not None:
+            self.pending.samples = (self.pending.samples or 0) + samples
         self.pending.logged += [(name, "log", value) for name, value in ahead]
         if block is not None:
             self.hand_over(block)
@@ -223,10 +229,10 @@ class StepBuilder:
 
     def _is_newer(self, value: torch.Tensor | None) -> bool:
         """Whether a value was computed after the last optimizer step, as far as autograd shows it."""
-        if self._fetched:
-            return True
         if value is not None:
             return not _torch.older_than(value, self._sequence)
+        if self._fetched:
+            return True
         return _torch.sequence_number() > self._sequence + _SLACK
 
     def fetched(self, wait_s: float, samples: int | None) -> None:

@@ -284,11 +284,20 @@ def number_or_copy(tensor: torch.Tensor) -> float | torch.Tensor:
     On the host a scalar is read in a tenth of the time that a copy of it takes.
     """
     if tensor.is_cpu and _dispatch_modes is not None and not _dispatch_modes():
-        try:
-            return float(tensor.item())
-        except RuntimeError:  # under a transform: it has no value of its own
-            pass
+        return float(tensor.item())
     return copied(tensor)
+
+
+def readable(tensor: torch.Tensor) -> float | torch.Tensor | None:
+    """A copy that can be read later; under a functorch transform the number, None where it has none."""
+    functorch = getattr(torch._C, "_functorch", None)
+    wrapped = getattr(functorch, "is_functorch_wrapped_tensor", None)
+    if wrapped is None or not wrapped(tensor):
+        return copied(tensor)
+    try:
+        return float(tensor.detach().double().mean().item())
+    except RuntimeError:  # vmap: as many values as samples
+        return None
 
 
 def without_torch_function() -> Any:

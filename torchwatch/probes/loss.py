@@ -89,7 +89,7 @@ def _converted(value: Any) -> torch.Tensor | float | None:
             value = value.to_local()
         if not _torch.has_values(value) or value.numel() == 0 or value.is_complex():
             return None
-        return _torch.copied(value)
+        return _torch.readable(value)
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.item()
     if isinstance(value, (Real, np.number, np.bool_)):

@@ -215,7 +215,12 @@ class Recorder:
 
     def _take_block(self, pieces: list[Step | Steps], block: Block, *, fast: bool) -> list[Step | Steps]:
         started = time.thread_time()
-        line = line_of(block)
+        try:
+            line = line_of(block)
+        except Exception as error:  # noqa: BLE001 - what was logged cannot be read; the steps stay
+            self._say("log", f"logged values could not be read: {type(error).__name__}: {error}")
+            block.logged = []
+            line = line_of(block)
         self._budget.recorded("plain", time.thread_time() - started, len(line.step))
         self._yield()
         while True:
