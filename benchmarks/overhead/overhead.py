@@ -104,6 +104,7 @@ def main() -> None:
     parser.add_argument(
         "--any-core", action="store_true", help="do not pin the process that trains to a core"
     )
+    parser.add_argument("--no-spare", action="store_true", help="leave out the table with a core to spare")
     parser.add_argument("--json", type=Path, help="also keep the figures here")
     parser.add_argument("--write", action="store_true", help="write docs/overhead.md and last.json")
     arguments = parser.parse_args()
@@ -111,7 +112,8 @@ def main() -> None:
     efforts = QUICK if arguments.quick else FULL
     measured = run(arguments.workloads, arguments.monitors, efforts, pinned=pinned)
     ours = [kind for kind in arguments.monitors if kind in OURS]
-    spare = {} if arguments.quick or not pinned else run(arguments.workloads, ours, SPARE, pinned=False)
+    alone = arguments.quick or arguments.no_spare or not pinned
+    spare = {} if alone else run(arguments.workloads, ours, SPARE, pinned=False)
     print(text := page(measured, spare, [efforts[name] for name in measured], pinned=pinned))
     figures = {
         "provenance": tables.provenance()[2:],
