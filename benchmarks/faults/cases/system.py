@@ -195,7 +195,7 @@ def longer_than_positions(run: Run) -> float:
     "system",
     "tabular",
     "error-logs",
-    planted="an error is caught and logged every ten steps, and the batch is lost",
+    planted="nine of ten batches are lost to an error that is caught and logged",
     harm="validation loss",
     severity="warning",
 )

@@ -212,7 +212,7 @@ def functional_softmax_before_cross_entropy(run: Run) -> float:
     "wiring",
     "mlp",
     "lr-zero",
-    stretch=20,
+    stretch=40,
     planted="a scheduler that sets the learning rate to 0 from the start",
 )
 def lr_zero(run: Run) -> float:
