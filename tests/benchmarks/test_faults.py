@@ -89,9 +89,9 @@ def test_an_alert_of_another_check_is_a_miss_and_on_a_twin_a_false_alarm() -> No
 
 
 def test_an_info_does_not_count_where_a_warning_is_due() -> None:
-    info, late = (["lr-zero", word, 30, 1, None, "", "opened"] for word in ("info", "warning"))
+    info, late = (["lr-zero", word, 60, 1, None, "", "opened"] for word in ("info", "warning"))
     assert report.figures([made("lr-zero", True, [info])])["recall"] == 0
     found = report.figures([made("lr-zero", True, [late])])
     assert found["recall"] == 1
-    assert found["classes"]["wiring"]["median_steps"] == 29
+    assert found["classes"]["wiring"]["median_steps"] == 59
     assert found["classes"]["wiring"]["in_time"] == 0
