@@ -104,12 +104,16 @@ def main() -> None:
     parser.add_argument(
         "--any-core", action="store_true", help="do not pin the process that trains to a core"
     )
+    parser.add_argument("--effort", type=float, default=1.0, help="measure so many times as long [1.0]")
     parser.add_argument("--no-spare", action="store_true", help="leave out the table with a core to spare")
     parser.add_argument("--json", type=Path, help="also keep the figures here")
     parser.add_argument("--write", action="store_true", help="write docs/overhead.md and last.json")
     arguments = parser.parse_args()
     pinned = not arguments.any_core
-    efforts = QUICK if arguments.quick else FULL
+    efforts = {
+        name: replace(effort, measure_s=arguments.effort * effort.measure_s)
+        for name, effort in (QUICK if arguments.quick else FULL).items()
+    }
     measured = run(arguments.workloads, arguments.monitors, efforts, pinned=pinned)
     ours = [kind for kind in arguments.monitors if kind in OURS]
     alone = arguments.quick or arguments.no_spare or not pinned
