@@ -119,9 +119,8 @@ class Session:
                     lane.watch_s += clock() - started
                     return
             except (RuntimeError, OverflowError, TypeError, ValueError):
-                started = (
-                    clock()
-                )  # one of them is no plain number after all: below each is looked at by itself
+                # One of them is no plain number after all: each is looked at by itself below.
+                started = clock()
             except Exception as error:  # noqa: BLE001 - what the guard's context does, on a hot path
                 self._guard.failed("log", error)
         if not self.attachment.here:

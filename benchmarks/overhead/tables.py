@@ -26,7 +26,7 @@ interval is a bootstrap over blocks.
 
 One torch thread; {place}. Blocks whose bare neighbours disagree by more than twice the usual are left out,
 whatever the monitor did. A warm-up is not counted (at least {warm} s and 3 steps; with a budget 100 steps,
-at most {calibrate} s). Up to 0.3 s of steps of a block are decoded by torchwatch's recorder thread when the
+at most {calibrate} s). Up to 0.5 s of steps of a block are decoded by torchwatch's recorder thread when the
 block has ended.
 
 `everything` measures, on every step and without a budget, all that is on by default. What torchwatch says

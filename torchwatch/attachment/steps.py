@@ -48,7 +48,7 @@ class StepBuilder:
         guard: keeps our failures away from the host.
         emit: called with every frame and block that is complete; must not block.
         clock: seconds, monotonic.
-        flush_s: how often blocks of plain steps are handed over.
+        flush_s: how often the recorder looks; see ``Lane``.
     """
 
     def __init__(
