@@ -117,3 +117,11 @@ def test_near_miss_hard_batches_that_meet_by_chance():
     run = records(loss, interval_steps=100)
     assert_quiet(SLUG, run, allow_info=True)
     assert_fires(SLUG, run, severity="warning", limits={"chance": 0, "rare": 0})
+
+
+def test_a_loss_around_zero_has_no_ratio_but_spikes():
+    loss = np.zeros(300)
+    loss[1::4] = -1.0
+    loss[2::4] = 1.0
+    loss[[200, 201, 202]] = 50.0
+    assert_fires(SLUG, records(loss), severity="warning", since=(201, 201))

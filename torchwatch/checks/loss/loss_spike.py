@@ -136,7 +136,7 @@ def _finding(
         and not plays_against_itself(history)
         and not lr_rose(history, step, limits.lr_intervals)
         and (step > history.warm_up_end() or not limits.lr_intervals)
-        and not _by_chance(losses.values[:low], level / typical, limits)
+        and not (typical > 0 and _by_chance(losses.values[:low], level / typical, limits))
     )
     earlier = low + np.flatnonzero(losses.values[low : int(spikes[0]) + 1] > level)
     norm = history.series("grad_norm")
