@@ -41,12 +41,14 @@ class Job:
     """One child.
 
     ``folder`` takes ``run.jsonl``, the diary and what was shown; ``pause_s`` is waited after every step (0:
-    as fast as it goes); ``disk`` says how the disk fills in mid-run ("": it does not).
+    as fast as it goes); ``disk`` says how the disk fills in mid-run ("": it does not). ``rests_after`` that
+    many steps, of which few are measured, the loop does nothing any more (0: it goes on).
     """
 
     folder: str
     pause_s: float
     disk: str = ""
+    rests_after: int = 0
 
     @property
     def run(self) -> Path:
@@ -94,6 +96,8 @@ def train(job: Job, going: Callable[[], bool]) -> None:
     folder, times = Path(job.folder), job.times("r+")
     callback = Witness(folder / "callback")
     config = WatchConfig(flush_s=0.1 if job.disk else 0.5)
+    if job.rests_after:
+        config = dataclasses.replace(config, gradients_every=1000, activations_every=1000, zoom_steps=0)
     sinks = [TerminalSink(), Witness(folder / "sink")]
     with Watcher(model, job.run, config=config, sinks=sinks, on_alert=callback.write) as watch:
         for step in itertools.count(1):
@@ -106,6 +110,8 @@ def train(job: Job, going: Callable[[], bool]) -> None:
             times[step] = time.monotonic()
             if not going():
                 break
+            if step == job.rests_after:
+                time.sleep(LONGEST_RUN_S)
             if job.pause_s:
                 time.sleep(job.pause_s)
 

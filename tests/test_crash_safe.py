@@ -105,6 +105,19 @@ def test_killed_at_fifty_random_moments(server: Server, tmp_path: Path) -> None:
     assert_they_had_something_to_lose(kill_at_random_moments(server, tmp_path, kills=50, seed=2))
 
 
+def test_killed_while_the_loop_rests_all_but_its_newest_step_are_there(
+    server: Server, tmp_path: Path
+) -> None:
+    """Steps in which nothing was measured are not kept back until the loop goes on."""
+    child = server.start(Job(str(tmp_path), 0.0, rests_after=30))
+    times, give_up = child.job.times(), time.monotonic() + 10.0
+    while times[30] == 0 and time.monotonic() < give_up:
+        time.sleep(0.01)
+    time.sleep(max(0.0, times[30] + 1.5 - time.monotonic()))
+    steps, _ = check_survivor(child.job, child.kill())
+    assert steps == 29
+
+
 def test_the_deadline_is_counted_from_the_step_after() -> None:
     """The measure itself: step n is closed by step n + 1, and must be there one second later."""
     times = np.zeros(10)

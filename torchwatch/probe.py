@@ -4,10 +4,13 @@ A probe declares which fields of :class:`~torchwatch.records.Step` it ``writes``
 moments below. In the training thread it only enqueues device work and stores the resulting tensors with
 :meth:`Frame.defer`; reading them (``decode``) happens in the recorder thread. It never calls ``.item()``,
 never synchronises, never draws random numbers, and never keeps a tensor of the host.
+
+Longer than a file should be: frame, block and probe are all that the training thread and the recorder share.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -141,6 +144,7 @@ class Block:
         ends: when each step ended.
         logged: (place in the block, name, value), tensors ours.
         rates: (place, learning rate per group) wherever it changed, the first step included.
+        restarts: (place, time) of steps that began later than the one before ended.
         fetched: (place, seconds waited for data, samples) where a loader told.
         watch_s: what torchwatch took in the training thread, all steps together.
     """
@@ -154,6 +158,7 @@ class Block:
         "logged",
         "lost",
         "rates",
+        "restarts",
         "started_s",
         "watch_s",
     )
@@ -164,6 +169,7 @@ class Block:
         self.logged: list[tuple[int, str, Any]] = []
         self.rates: list[tuple[int, list[Any]]] = []
         self.fetched: list[tuple[int, float | None, int | None]] = []
+        self.restarts: list[tuple[int, float]] = []
         self.watch_s = 0.0
         self.lost = False
         self._frame: Frame | None = None
@@ -171,15 +177,41 @@ class Block:
     def split(self) -> Block:
         """Cut off the newest step, with what was logged for it and after it, as a block of its own."""
         cut = len(self.ends) - 1
-        rest = Block(self.first + cut, self.epoch, self.ends[cut - 1])
-        rest.ends = [self.ends.pop()]
-        rest.logged = [(at - cut, name, value) for at, name, value in self.logged if at >= cut]
+        rest = self.part(cut)
+        self.ends.pop()
         self.logged = [entry for entry in self.logged if entry[0] < cut]
-        rest.fetched = [(at - cut, *told) for at, *told in self.fetched if at >= cut]  # type: ignore[misc]
         self.fetched = [entry for entry in self.fetched if entry[0] < cut]
-        rest.rates = [(0, self.rates[-1][1])]
         self.rates = [entry for entry in self.rates if entry[0] < cut]
+        self.restarts = [entry for entry in self.restarts if entry[0] < cut]
         return rest
+
+    def part(self, start: int, stop: int | None = None) -> Block:
+        """The steps from place ``start`` to ``stop`` (not included) as a block of its own.
+
+        Without ``stop`` it has all that follow, and values that were logged after them or are on their way
+        from a device.
+        """
+        last = sys.maxsize if stop is None else stop
+        began = dict(self.restarts).get(start, self.ends[start - 1] if start else self.started_s)
+        part = Block(self.first + start, self.epoch, began)
+        part.ends = self.ends[start:stop]
+        part.logged = [(at - start, n, value) for at, n, value in self.logged if start <= at < last]
+        part.fetched = [(at - start, s, n) for at, s, n in self.fetched if start <= at < last]
+        part.restarts = [(at - start, time_s) for at, time_s in self.restarts if start < at < last]
+        before = [rates for at, rates in self.rates if at <= start][-1:]
+        part.rates = [(0, rates) for rates in before]
+        part.rates += [(at - start, rates) for at, rates in self.rates if start < at < last]
+        part.lost = self.lost
+        part._frame = self._frame if stop is None else None
+        return part
+
+    def durations(self) -> list[float]:
+        """Seconds of each step."""
+        starts = [self.started_s, *self.ends[:-1]]
+        for at, time_s in self.restarts:
+            if at < len(starts):
+                starts[at] = time_s
+        return [end - start for start, end in zip(starts, self.ends, strict=True)]
 
     def seal(self, transfers: Transfers) -> bool:
         """Start the copy of values that are on a device; False when there was no room for them."""

@@ -82,6 +82,7 @@ class Session:
             wanted.sinks if wanted.sinks is not None else _default_sinks(config),
             lambda: time.perf_counter() - start,
             budget=self.attachment.budget,
+            growing=self._lane.growing,
         )
         if writer.path.name != path.name:
             self.say("path", f"{path} exists already: this run is written to {writer.path}")
@@ -129,8 +130,8 @@ class Session:
             evaluated = {k: v for k, v in values.items() if is_evaluation(k)}
             self._log_step({k: v for k, v in values.items() if k not in evaluated})
             if evaluated:
-                self.attachment.steps.close()
-                self._mark("eval", self._usable(evaluated))
+                still_open = self.attachment.steps.close_if_told()
+                self._mark("eval", self._usable(evaluated), still_open)
                 self.attachment.steps.restart_clock()
         self.attachment.steps.spent(clock() - started)
 
@@ -178,12 +179,12 @@ class Session:
             self.attachment.steps.close()
             self.attachment.steps.restart_clock()
 
-    def _mark(self, kind: str, values: Mapping[str, torch.Tensor | float]) -> None:
+    def _mark(self, kind: str, values: Mapping[str, torch.Tensor | float], step: int | None = None) -> None:
         steps = self.attachment.steps
         frame = Frame(unmeasured(steps.count))
         entries = {k: frame.defer(v) if isinstance(v, torch.Tensor) else float(v) for k, v in values.items()}
         frame.seal(steps.transfers)
-        self.recorder.put(Mark(kind, frame, steps.epoch, steps.now(), entries))
+        self.recorder.put(Mark(kind, frame, steps.epoch, steps.now(), entries, step))
 
     def call_back(self) -> None:
         """Tell the host of alerts, in its thread; what its callback raises is the host's."""

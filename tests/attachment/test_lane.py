@@ -15,9 +15,13 @@ from tests.helpers_replay import assert_live_equals_replay
 from tests.helpers_replay import steps_in as every_step
 from torchwatch import WatchConfig, Watcher
 from torchwatch.attachment.lane import Lane
-from torchwatch.probe import Block
-from torchwatch.records import Step
+from torchwatch.attachment.steps import StepBuilder
+from torchwatch.guard import Guard
+from torchwatch.probe import Block, Frame
+from torchwatch.probes.loss import LossProbe
+from torchwatch.records import Eval, Step
 from torchwatch.runfile import read_records
+from torchwatch.schedule import unmeasured
 
 RARELY = {"terminal": False, "activations_every": 50, "gradients_every": 25, "dense_steps": 3}
 
@@ -82,6 +86,55 @@ def test_epochs_and_evaluations_end_the_lane_and_it_begins_again(tmp_path) -> No
     steps = steps_in(tmp_path / "run.jsonl")
     assert [s.epoch for s in steps] == [(n - 1) // 17 for n in range(1, 101)]
     assert [s.loss for s in steps] == pytest.approx(losses, rel=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"gradients_every": 1, "activations_every": 1}])
+@pytest.mark.parametrize("often", [1, 7])
+def test_a_loss_logged_after_an_evaluation_stays_with_its_step(tmp_path, options, often: int) -> None:
+    path = tmp_path / "run.jsonl"
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    losses = []
+    with Watcher(model, path, config=WatchConfig(**(RARELY | options))) as watch:
+        for number in range(1, 61):
+            loss = model(torch.randn(8, 4)).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if number % often == 0:
+                with torch.no_grad():
+                    watch.log(val_loss=model(torch.ones(8, 4)).sum(), val_number=number)
+            watch.log(loss=loss)
+            losses.append(loss.item())
+    steps = steps_in(path)
+    assert [s.step for s in steps] == list(range(1, 61))
+    assert [s.loss for s in steps] == pytest.approx(losses, rel=1e-6)
+    records = assert_live_equals_replay(path)
+    evals = [r for r in records if isinstance(r, Eval)]
+    assert [e.step for e in evals] == list(range(often, 61, often))
+    assert [e.metrics["val_number"] for e in evals] == [e.step for e in evals]
+
+
+def test_an_evaluation_is_no_part_of_the_step_after_it() -> None:
+    clock = [0.0]
+    emitted: list[Block | Frame] = []
+    steps = StepBuilder(unmeasured, LossProbe(), (), Guard(lambda *_: None), emitted.append, lambda: clock[0])
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
+    steps.enter_lane(optimizer, 1000)
+    for at in (1.0, 2.0):
+        clock[0] = at
+        steps.lane.stepped(at)
+    clock[0] = 60.0
+    assert steps.close_if_told() == 2
+    steps.restart_clock()
+    steps.log({"loss": 5.0}, None)
+    clock[0] = 61.0
+    steps.lane.stepped(61.0)
+    steps.close()
+    blocks = [b for b in emitted if isinstance(b, Block)]
+    assert [(b.first, b.durations()) for b in blocks] == [(1, [1.0]), (2, [1.0, 1.0])]
+    assert blocks[1].logged == [(0, "loss", 5.0)]
 
 
 def test_metrics_and_values_that_are_no_plain_scalars_find_their_step(tmp_path) -> None:

@@ -9,7 +9,6 @@ Longer than a file should be: the order in which these few events may come is on
 from __future__ import annotations
 
 import functools
-import itertools
 import os
 import threading
 import time
@@ -540,9 +539,8 @@ class Attachment:
 
     def _emit(self, frame: Frame | Block) -> None:
         if isinstance(frame, Block):
-            durations = [b - a for a, b in itertools.pairwise((frame.started_s, *frame.ends))]
             with self.guard("budget"):
-                self.budget.plain_steps(durations, frame.watch_s)
+                self.budget.plain_steps(frame.durations(), frame.watch_s)
             self._emit_item(frame)
             return
         if frame.started_s is not None and not frame.foreign:

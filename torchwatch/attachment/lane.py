@@ -104,6 +104,25 @@ class Lane:
         """Whether the next step is not plain any more."""
         return self._block is None or self.last + 1 >= self.due
 
+    def growing(self) -> tuple[Block | None, float]:
+        """What is not handed over yet, and what watching it took (seconds). The recorder only reads it."""
+        return self._block, self.watch_s
+
+    @property
+    def has_loss(self) -> bool:
+        """Whether the loss of the newest step was logged; also true where there is no step yet."""
+        block = self._block
+        if block is None or not block.ends:
+            return True
+        newest = len(block.ends) - 1
+        return any(at == newest and name == "loss" for at, name, _ in block.logged)
+
+    def restart(self, now: float) -> None:
+        """What has passed since the newest step was not training: the next one begins now."""
+        self.end_s = now
+        if self._block is not None:
+            self._block.restarts.append((len(self._block.ends), now))
+
     def hand_over(self) -> Block | None:
         """All steps but the newest, whose values may still come."""
         block = self._block
@@ -124,6 +143,7 @@ class Lane:
         steps = len(block.ends)
         ahead = [(name, value) for at, name, value in block.logged if at >= steps]
         block.logged = [entry for entry in block.logged if entry[0] < steps]
+        block.restarts = [entry for entry in block.restarts if entry[0] < steps]
         block.watch_s, self.watch_s = self.watch_s, 0.0
         return (block if steps else None), ahead
 

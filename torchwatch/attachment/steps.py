@@ -97,6 +97,8 @@ class StepBuilder:
     def restart_clock(self) -> None:
         """What has passed since the last step was not training: the next step's time starts now."""
         self._last_end = self.now()
+        if self.lane.busy:
+            self.lane.restart(self._last_end)
 
     def spent(self, seconds: float) -> None:
         """Count time that torchwatch took in the training thread."""
@@ -202,6 +204,21 @@ class StepBuilder:
             frame.seal(self.transfers)
         self._emit(frame)
 
+    def close_if_told(self) -> int | None:
+        """An evaluation follows: close the open record if its loss was logged, and all before it.
+
+        Returns the number of a step that stays open because its loss may still be logged, None otherwise.
+        """
+        if self.lane.busy and not self.lane.has_loss:
+            block = self.lane.hand_over()
+            if block is not None:
+                self.hand_over(block)
+            return self.lane.last
+        if self.frame is not None and not self.lane.busy and not _has_logged_loss(self.frame):
+            return self.frame.number
+        self.close()
+        return None
+
     # ------------------------------------------------------------------ what the host says
 
     def log(self, entries: dict[str, torch.Tensor | float], newest: torch.Tensor | None) -> None:
@@ -251,3 +268,7 @@ class StepBuilder:
         self.epoch += 1
         self.in_epoch = 0
         self.restart_clock()
+
+
+def _has_logged_loss(frame: Frame) -> bool:
+    return any(name == "loss" and source == "log" for name, source, _ in frame.payloads.get("loss", ()))

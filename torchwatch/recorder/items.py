@@ -20,13 +20,17 @@ _EVALUATION = ("val_", "valid_", "validation_", "eval_", "test_")
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """An epoch's end or an evaluation, with values that may still be on the device (in ``frame``)."""
+    """An epoch's end or an evaluation, with values that may still be on the device (in ``frame``).
+
+    ``step``: the step that it follows, where that is not recorded yet (default: the last that is).
+    """
 
     kind: str
     frame: Frame
     epoch: int
     time_s: float
     values: dict[str, int | float] = field(default_factory=dict)
+    step: int | None = None
 
     def metrics(self) -> dict[str, float | None]:
         """The values as numbers; a slot of the frame (int) is read, a float is itself."""

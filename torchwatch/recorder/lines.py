@@ -20,11 +20,13 @@ def line_of(block: Block) -> Steps:
     """The line of a block: times, learning rates and what was logged; values of one name are averaged."""
     count = len(block.ends)
     ends = np.round(np.asarray(block.ends), 6)
-    durations = np.round(np.diff(ends, prepend=round(block.started_s, 6)), 6)
+    durations = np.diff(ends, prepend=round(block.started_s, 6))
+    for at, time_s in block.restarts:
+        durations[at] = ends[at] - time_s
     fields: dict[str, Any] = {
         "epoch": [block.epoch] * count,
         "time_s": ends,
-        "step_time_s": durations,
+        "step_time_s": np.round(durations, 6),
         "watch_time_s": np.full(count, round(block.watch_s / count, 7)),
         "lr": _rates(block, count),
     }

@@ -22,6 +22,7 @@ from torchwatch.engine import Engine
 from torchwatch.intervals import IntervalBuilder
 from torchwatch.probe import Block, Frame, Later, Probe
 from torchwatch.recorder.blackbox import BlackboxBuffer
+from torchwatch.recorder.early import EarlySteps
 from torchwatch.recorder.instruments import Instruments
 from torchwatch.recorder.items import (
     Item,
@@ -76,6 +77,7 @@ class Recorder:
         clock: seconds since the start of the run.
         instruments: memory, machine, GPUs, energy (default: those of this process).
         budget: told what recording costs; its schedule zooms in on warnings and is reported in intervals.
+        growing: plain steps that the training thread still holds, see :class:`EarlySteps` (default: none).
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Recorder:
         clock: Callable[[], float],
         instruments: Instruments | None = None,
         budget: Budget | None = None,
+        growing: Callable[[], tuple[Block | None, float]] = lambda: (None, 0.0),
     ) -> None:
         self.writer, self.engine, self.config = writer, engine, config
         self.alerts: list[Alert] = []
@@ -99,6 +102,7 @@ class Recorder:
         self.lost = 0
         self._budget = budget if budget is not None else Budget(config, Schedule(config))
         self._blackbox = BlackboxBuffer(config.blackbox_steps)
+        self._early = EarlySteps(growing)
         self._disk = DiskBudget(config.disk_full_bytes, config.disk_bytes_per_hour)
         self._probes = {p.name: type(p) for p in probes}
         self._sinks = Sinks(sinks)
@@ -187,7 +191,8 @@ class Recorder:
                 break
             self._queue.popleft()
             if isinstance(item, Block):
-                pieces = self._take_block(pieces, item, fast=fast)
+                block = self._early.rest(item)
+                pieces = pieces if block is None else self._take_block(pieces, block, fast=fast)
             elif isinstance(item, Frame):
                 pieces = self._take_frame(pieces, item, fast=fast)
             else:
@@ -195,8 +200,20 @@ class Recorder:
                 pieces = []
                 self._take(item)
         self._take_pieces(pieces, fast=fast)
+        self._take_overdue(now)
         self._system(now)
         self._flush()
+
+    def _take_overdue(self, now: float) -> None:
+        """Steps that the training thread has not handed over in time.
+
+        What was queued before them comes first: the queue is looked at after them, and everything older than
+        two steps that wait in the training thread has been queued by then.
+        """
+        block = self._early.take(now) if self._outcome is None else None
+        if block is not None and not self._queue:
+            self._early.took(block)
+            self._take_pieces(self._take_block([], block, fast=True), fast=True)
 
     def _take_frame(self, pieces: list[Step | Steps], frame: Frame, *, fast: bool) -> list[Step | Steps]:
         started = time.thread_time()
@@ -327,7 +344,7 @@ class Recorder:
         self._intervals.interval_steps = self._disk.interval_steps(self.config.interval_steps)
 
     def _take_mark(self, mark: Mark) -> None:
-        metrics, step = mark.metrics(), self._totals.step
+        metrics, step = mark.metrics(), self._totals.step if mark.step is None else mark.step
         time_s = round(mark.time_s, 6)
         if mark.kind == "eval":
             self._feed(Eval(step=step, epoch=mark.epoch, time_s=time_s, metrics=metrics))
