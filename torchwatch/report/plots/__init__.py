@@ -7,13 +7,15 @@ None means that the run holds nothing to draw. :data:`NAMES` is their order.
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from torchwatch.report import style
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from matplotlib.figure import Figure
 
     from torchwatch.report.report import Report
 
@@ -73,13 +75,29 @@ def draw_all(
 
 
 def _draw(report: Report, name: str, module: Any) -> Picture | None:
+    caption = ""
+
+    def draw(theme: style.Theme) -> Figure | None:
+        nonlocal caption
+        drawn: Figure | None = module.draw(report, theme)
+        caption = module.caption(report) if drawn is not None else ""
+        return drawn
+
+    picture = drawn_twice(name, module.TITLE, "", draw)
+    return None if picture is None else replace(picture, caption=caption)
+
+
+def drawn_twice(
+    name: str, title: str, caption: str, draw: Callable[[style.Theme], Figure | None]
+) -> Picture | None:
+    """The picture for light and for dark pages; None where there is nothing to draw."""
     images: list[bytes] = []
     width = height = 0
     for theme in (style.LIGHT, style.DARK):
         with style.themed(theme):
-            drawn = module.draw(report, theme)
+            drawn = draw(theme)
             if drawn is None:
                 return None
             images.append(style.png(drawn))
             width, height = (round(side * style.DPI) for side in drawn.get_size_inches())
-    return Picture(name, module.TITLE, module.caption(report), images[0], images[1], width, height)
+    return Picture(name, title, caption, images[0], images[1], width, height)

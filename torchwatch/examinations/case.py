@@ -1,0 +1,310 @@
+"""The case on the table: model, samples and task, in the one form that all examinations use."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from torchwatch.errors import ModelError, UsageError
+from torchwatch.examinations import tasks
+from torchwatch.examinations.axes import integer, name_axes
+from torchwatch.examinations.chunks import in_chunks
+from torchwatch.examinations.samples import Samples, take
+from torchwatch.results import AutopsyInputs, Remark
+
+if TYPE_CHECKING:
+    from torchwatch.diagnosis import Diagnosis
+
+Progress = Callable[[int, int], None]
+
+NO_TARGETS = "the data hold no targets: pass batches (inputs, targets)"
+
+
+def silent(*_: object) -> None:
+    """Says nothing."""
+
+
+class OutOfTime(Exception):  # noqa: N818 - says what is the case
+    """The time limit is over."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What can be set for an autopsy.
+
+    Attributes:
+        samples: how many samples are examined.
+        seed: of the choice of samples and of every random draw.
+        time_limit_s: after it no examination starts, and a running one ends at its next chunk (s).
+        chunk: samples per forward pass; halved when memory runs out.
+        repeats: permutations per ablated element.
+        window: width of the windows along a time axis (bins).
+        ig_n_steps: steps of Integrated Gradients.
+        ig_baseline: ``zero``, ``mean``, ``random`` (training samples where given) or ``blur``.
+        attribution_samples: how many of the samples are attributed.
+        target_layers: layers for layer attributions, by name (default: first, middle and last).
+    """
+
+    samples: int = 500
+    seed: int = 0
+    time_limit_s: float | None = None
+    chunk: int = 256
+    repeats: int = 5
+    window: int = 20
+    ig_n_steps: int = 50
+    ig_baseline: str = "zero"
+    attribution_samples: int = 100
+    target_layers: tuple[str, ...] = ()
+
+
+class Case:
+    """Everything an examination may look at.
+
+    The model is in evaluation mode while it is examined, and what is done to it is put back
+    (:func:`~torchwatch.examinations.untouched.untouched`); whatever changes weights or needs another mode
+    works on :meth:`copy_of_model`.
+
+    Attributes:
+        model: without the wrappers of DataParallel, DDP and ``torch.compile``.
+        inputs: what the user gave.
+        options: what the user set.
+        device: where the model is.
+        samples: the chosen samples, on the CPU.
+        task: kind of task.
+        main: name of the input that is attributed and ablated: the first floating one, else the first.
+        axes: names of the main input's axes, without the batch axis.
+        targets: canonical targets on the CPU (see :func:`tasks.canonical_targets`); None without targets.
+        groups: group of each sample; None where there are none.
+        results: results of the examinations before, by name.
+        diagnosis: what the run's checks found; None without a run file.
+    """
+
+    def __init__(
+        self,
+        inputs: AutopsyInputs,
+        options: Options | None = None,
+        *,
+        device: str | torch.device | None = None,
+        diagnosis: Diagnosis | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if not isinstance(inputs.model, nn.Module):
+            raise ModelError(f"an autopsy examines a torch.nn.Module, not {type(inputs.model).__name__}")
+        self.inputs = inputs
+        self.options = options or Options()
+        self.model = _on_device(unwrapped(inputs.model), device)
+        self.device = device_of(self.model)
+        self.diagnosis = diagnosis
+        self.results: dict[str, Any] = {}
+        self.progress: Progress = silent
+        self._clock, self._started_s = clock, clock()
+        self.samples: Samples = take(inputs.data, self.options.samples, self.options.seed)
+        self.main = self._main()
+        self.axes = name_axes(inputs.axes, self.samples.inputs[self.main], self.model)
+        few = {k: v[:8] for k, v in self.samples.inputs.items()}
+        with torch.no_grad():
+            first = self.raw(few).detach().cpu()
+        targets = self.samples.targets
+        shaped = first if targets is None else _as_many(first, targets.shape[0])
+        self.task = self._known_logits(tasks.infer(shaped, targets, inputs.task))
+        self.targets = None if targets is None else tasks.canonical_targets(targets, self.task)
+        self.groups = self._groups()
+
+    # ------------------------------------------------------------------ the model
+
+    def raw(self, tensors: Mapping[str, Tensor], model: nn.Module | None = None) -> Tensor:
+        """The model's own output for named inputs, moved to its device; gradients flow where they are on."""
+        model = self.model if model is None else model
+        moved = {k: v.to(self.device, non_blocking=True) for k, v in tensors.items()}
+        if self.samples.form == "one":
+            output = model(next(iter(moved.values())))
+        elif self.samples.form == "tuple":
+            output = model(*moved.values())
+        else:
+            output = model(**moved, **self.samples.constants)
+        return tasks.tensor_of(output)
+
+    def forward(self, tensors: Mapping[str, Tensor], model: nn.Module | None = None) -> Tensor:
+        """The canonical output (see :func:`tasks.canonical`) for named inputs, on the device."""
+        return tasks.canonical(self.raw(tensors, model), None, self.task)
+
+    def predict(self, tensors: Mapping[str, Tensor] | None = None, model: nn.Module | None = None) -> Tensor:
+        """Canonical outputs without gradients, in chunks, on the CPU.
+
+        Args:
+            tensors: named inputs (default: those of the samples).
+            model: another model than the patient.
+
+        Raises:
+            OutOfTime: the time limit is over.
+        """
+        inputs = self.samples.inputs if tensors is None else tensors
+        count = next(iter(inputs.values())).shape[0]
+
+        def work(start: int, end: int) -> Tensor:
+            self.check_time()
+            with torch.no_grad():
+                return self.forward({k: v[start:end] for k, v in inputs.items()}, model).cpu()
+
+        return torch.cat([part for _, _, part in in_chunks(work, count, self.options.chunk)])
+
+    @cached_property
+    def outputs(self) -> Tensor:
+        """Canonical outputs of all samples on the CPU, computed once."""
+        return self.predict()
+
+    def errors(self, outputs: Tensor, targets: Tensor | None = None) -> Tensor:
+        """Error of each sample (N,): squared error, or negative log-likelihood (nats)."""
+        wanted = self.wanted_targets if targets is None else targets
+        return tasks.errors(outputs, wanted.to(outputs.device), self.task)
+
+    def loss(self, outputs: Tensor, targets: Tensor, raw: Tensor | None = None) -> Tensor:
+        """The user's loss of raw outputs and the targets as given, else the mean error of canonical ones.
+
+        Args:
+            outputs: canonical outputs, (n, …).
+            targets: targets of the same samples as the data gave them.
+            raw: the model's own outputs, for the user's loss.
+        """
+        if self.inputs.loss is not None and raw is not None:
+            value: Tensor = self.inputs.loss(raw, targets.to(raw.device))
+            return value.mean()
+        wanted = tasks.canonical_targets(targets, self.task).to(outputs.device)
+        return tasks.errors(outputs, wanted, self.task).mean()
+
+    def copy_of_model(self) -> nn.Module:
+        """A copy whose weights, modes and gradients are free to change."""
+        twin = copy.deepcopy(self.model)
+        for parameter in twin.parameters():
+            parameter.grad = None
+        return twin
+
+    # ------------------------------------------------------------------ what is known
+
+    @property
+    def wanted_targets(self) -> Tensor:
+        """Canonical targets; :class:`UsageError` where the data hold none."""
+        if self.targets is None:
+            raise UsageError(NO_TARGETS)
+        return self.targets
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, numbers where none were given; empty for regression."""
+        if not self.task.classifies:
+            return []
+        count = 2 if self.task.name == "binary" else self.outputs.shape[-1]
+        given = self.inputs.class_names or {}
+        named = dict(given) if isinstance(given, Mapping) else dict(enumerate(given))
+        return [str(named.get(i, i)) for i in range(count)]
+
+    def names_along(self, axis: str, count: int) -> list[str]:
+        """Names of the elements along an axis of the main input: the user's for channels, else numbers."""
+        given = self.inputs.channel_names
+        if axis in ("channel", "feature") and given is not None and len(given) == count:
+            return [str(n) for n in given]
+        return [str(i) for i in range(count)]
+
+    def integer_main(self) -> bool:
+        """Whether the main input holds indices, such as tokens."""
+        return integer(self.samples.inputs[self.main])
+
+    # ------------------------------------------------------------------ time and chance
+
+    def check_time(self) -> None:
+        """Raise :class:`OutOfTime` once the time limit is over."""
+        limit = self.options.time_limit_s
+        if limit is not None and self._clock() - self._started_s >= limit:
+            raise OutOfTime(f"the time limit of {limit:g} s was over: raise it with --time-limit")
+
+    def tick(self, done: int, total: int) -> None:
+        """Say how far an examination is, and end it when its time is over."""
+        self.progress(done, total)
+        self.check_time()
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        """Random numbers that depend on the seed and on the purpose alone."""
+        return np.random.default_rng([self.options.seed, *purpose.encode()])
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """The same for torch, on the CPU."""
+        return torch.Generator().manual_seed(int(self.rng(purpose).integers(2**31)))
+
+    # ------------------------------------------------------------------ on the way in
+
+    def _main(self) -> str:
+        inputs = self.samples.inputs
+        floating = [k for k, v in inputs.items() if v.is_floating_point() and v.ndim > 1]
+        masks = ("mask", "token_type", "position")
+        others = [k for k in inputs if not any(m in k for m in masks)]
+        return next(iter([*floating, *others, *inputs]))
+
+    def _known_logits(self, task: tasks.Task) -> tasks.Task:
+        """A loss that takes logits says that outputs are none but logits, whatever their values."""
+        if isinstance(self.inputs.loss, nn.BCEWithLogitsLoss):
+            return replace(task, probabilities=False)
+        return task
+
+    def _groups(self) -> list[Any] | None:
+        given, metadata = self.inputs.groups, self.samples.metadata
+        if given is None:
+            return None
+        if isinstance(given, str):
+            if given not in metadata:
+                known = ", ".join(metadata) or "none"
+                raise UsageError(f"groups={given!r} is no metadata column; there are {known}")
+            return metadata[given]
+        least = int(self.samples.index.max()) + 1
+        if len(given) < least:
+            raise UsageError(f"groups has {len(given)} entries, but the data hold at least {least}")
+        return [given[int(i)] for i in self.samples.index]
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside DataParallel, DistributedDataParallel and ``torch.compile``."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's first parameter or buffer is; the CPU for a model without any."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def _on_device(model: nn.Module, device: str | torch.device | None) -> nn.Module:
+    """The model itself where it is on the device already, else a copy there."""
+    if device is None:
+        return model
+    try:
+        wanted = torch.device(device)
+        probe = torch.empty(0, device=wanted)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"device {str(device)!r} cannot be used ({reason}): try --device cpu") from error
+    return model if probe.device == device_of(model) else copy.deepcopy(model).to(wanted)
+
+
+def _as_many(first: Tensor, count: int) -> Tensor:
+    """The first outputs over and over: as many as there are targets, to tell the task from."""
+    repeats = -(-count // first.shape[0])
+    return first.repeat(repeats, *[1] * (first.ndim - 1))[:count]
+
+
+def shape_remarks(case: Case) -> tuple[Remark, ...]:
+    """What was noticed while the case was laid out."""
+    return (*case.samples.remarks, *case.task.remarks)
