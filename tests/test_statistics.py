@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from torchwatch import statistics as ours
-from torchwatch.statistics.joint import f_tail, tau_scale
+from torchwatch.statistics.joint import tau_scale
+from torchwatch.statistics.tails import f_tail, t_tail
 
 rng = np.random.default_rng(0)
 numbers = st.lists(st.floats(-1e6, 1e6, allow_subnormal=False), min_size=3, max_size=60)
@@ -227,6 +228,22 @@ def test_tail_of_the_f_distribution_is_scipys(f, d1, d2):
 def test_tail_of_the_f_distribution_at_its_ends():
     assert f_tail(0.0, 2, 5) == 1.0
     assert f_tail(math.inf, 2, 5) == 0.0
+
+
+@given(st.floats(-50, 50), st.integers(1, 60))
+def test_tail_of_students_distribution_is_scipys(t, degrees):
+    assert t_tail(t, degrees) == pytest.approx(stats.t.sf(t, degrees), rel=1e-6, abs=1e-9)
+
+
+def test_noise_beside_a_turn_does_not_take_the_turn_for_noise():
+    fall_and_rise = np.abs(np.arange(-10.0, 11.0))
+    sigma, degrees = ours.noise_beside(fall_and_rise, 10)
+    assert (sigma, degrees) == (0.0, 18)
+    assert ours.noise_beside(fall_and_rise, 0)[0] > 0, "the turn is elsewhere"
+    noisy = fall_and_rise + 0.2 * rng.standard_normal((400, 21))
+    assert np.mean([ours.noise_beside(v, 10)[0] for v in noisy]) == pytest.approx(0.2, rel=0.15)
+    short = ours.noise_beside(np.array([1.0, 0.5]), 1)
+    assert (math.isnan(short[0]), short[1]) == (True, 0)
 
 
 def test_mahalanobis_is_the_classical_one_on_normal_data():

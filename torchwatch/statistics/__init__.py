@@ -6,7 +6,16 @@ the functions of :mod:`torchwatch.statistics.noise`, which are called most, want
 
 from torchwatch.statistics.changes import Change, pettitt
 from torchwatch.statistics.joint import Outlier, mahalanobis
-from torchwatch.statistics.noise import middle, noise, noise_at, scatter, slope_bounds, step_noise, wiggle
+from torchwatch.statistics.noise import (
+    middle,
+    noise,
+    noise_at,
+    noise_beside,
+    scatter,
+    slope_bounds,
+    step_noise,
+    wiggle,
+)
 from torchwatch.statistics.robust import (
     MAD_TO_SIGMA,
     LogScale,
@@ -15,6 +24,7 @@ from torchwatch.statistics.robust import (
     median,
     rolling_median,
 )
+from torchwatch.statistics.tails import t_tail
 from torchwatch.statistics.trends import (
     Slope,
     Trend,
@@ -42,12 +52,14 @@ __all__ = [
     "middle",
     "noise",
     "noise_at",
+    "noise_beside",
     "pettitt",
     "robust_sigma",
     "rolling_median",
     "scatter",
     "slope_bounds",
     "step_noise",
+    "t_tail",
     "theil_sen",
     "wiggle",
 ]

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from torchwatch.statistics._values import Values
+from torchwatch.statistics.tails import f_tail
 
 _EFFICIENCY = 0.8
 """Of the τ scale at the normal distribution (Maronna and Zamar 2002)."""
@@ -27,7 +28,6 @@ _TINY = 1e-300
 _STILL = 1e-100
 """σ of a coordinate that never changed."""
 
-_ITERATIONS = 500
 _RIDGE = 1e-6
 """Least variance of a direction, in that of the coordinates: some may always move together."""
 
@@ -104,38 +104,3 @@ def tau_scale(sample: Values) -> tuple[Values, Values]:
     location = (weights * (sample - middle)).sum(axis=0) / weights.sum(axis=0)
     squares = np.square(np.minimum(np.abs((sample - middle - location) / unit), _C2)).mean(axis=0)
     return middle + location, deviation * np.sqrt(squares / _CONSISTENCY)
-
-
-def f_tail(f: float, d1: float, d2: float) -> float:
-    """P(F > f) of the F distribution with d1 and d2 degrees of freedom (DLMF 8.17.(i))."""
-    return _incomplete_beta(d2 / (d2 + d1 * f), d2 / 2, d1 / 2) if f > 0 else 1.0
-
-
-def _incomplete_beta(x: float, a: float, b: float) -> float:
-    """Regularised incomplete beta function I_x(a, b), by its continued fraction (DLMF 8.17.22)."""
-    if x <= 0 or x >= 1:
-        return float(x >= 1)
-    if x > (a + 1) / (a + b + 2):  # there the fraction converges fast only for the complement
-        return 1 - _incomplete_beta(1 - x, b, a)
-    log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    return math.exp(log_front) / a * _fraction(x, a, b)
-
-
-def _fraction(x: float, a: float, b: float) -> float:
-    """1 ⁄ (1 + d₁ ⁄ (1 + d₂ ⁄ (1 + …))), with the modified Lentz algorithm (DLMF 3.10.(iii))."""
-    value = front = 1.0
-    back = 0.0
-    for i in range(_ITERATIONS):
-        m = i // 2
-        if i == 0:
-            term = 1.0
-        elif i % 2:
-            term = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
-        else:
-            term = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        back = 1 / (1 + term * back or _TINY)
-        front = (1 + term / front) or _TINY
-        value *= back * front
-        if i > 1 and abs(1 - back * front) < 1e-15:
-            break
-    return value - 1

@@ -48,6 +48,32 @@ def noise(values: Values) -> float:
     return sigma / math.sqrt(1.5) * (1 + 2 / bends.size)
 
 
+def noise_beside(values: Values, turn: int) -> tuple[float, int]:
+    """σ of the scatter around a curve that may turn sharply at one place, and its degrees of freedom.
+
+    As :func:`noise`, with these differences: the value at the turn is not compared with its neighbours,
+    because there the bend of the curve would be taken for noise; the root mean square counts as well, if it
+    is larger; and nothing is enlarged, because with the number of differences as degrees of freedom
+    Student's distribution (:func:`torchwatch.statistics.tails.t_tail`) says how far few of them can mislead.
+
+    Args:
+        values: (n,) finite numbers in order.
+        turn: place of the turn among them.
+
+    Returns:
+        σ in the unit of the values, and the number of differences; NaN and 0 where there is none.
+    """
+    bends = np.abs(values[1:-1] - (values[:-2] + values[2:]) / 2)
+    if 1 <= turn <= bends.size:
+        bends = np.delete(bends, turn - 1)
+    if not bends.size:
+        return math.nan, 0
+    typical, upper = np.quantile(bends, (0.5, 0.75))
+    root = math.sqrt(float(np.square(bends).mean()))
+    sigma = max(MAD_TO_SIGMA * float(typical), float(upper) / _UPPER_QUARTILE, root)
+    return sigma / math.sqrt(1.5), int(bends.size)
+
+
 def noise_at(level: float, values: Values) -> float:
     """σ as :func:`noise`, for a value of this level: in the logarithm where that exists.
 
