@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from tests.helpers_checks import assert_fires, assert_quiet, records
+from torchwatch.checks.loss import overfitting
 
 SLUG = "overfitting"
 NO_GUARDS = {
@@ -10,6 +11,7 @@ NO_GUARDS = {
     "generalisation_loss": 0,
     "sigmas": 0,
     "certain_slope": 0,
+    "steady_sigmas": 0,
     "metric_improves": 0,
 }
 VAL = [1.9, 1.2, 0.8, 0.6, 0.5, 0.52, 0.55, 0.6, 0.66, 0.72, 0.8]
@@ -41,6 +43,36 @@ def test_near_miss_within_five_percent():
     slight = run([*VAL[:5], 0.505, 0.51, 0.515, 0.52, 0.522, 0.524])
     assert_quiet(SLUG, slight, limits={"sigmas": 0})
     assert_fires(SLUG, slight, limits={"sigmas": 0, "generalisation_loss": 1})
+
+
+def test_a_plain_turn_is_told_after_three_evaluations():
+    turn = [3.05, 2.86, 2.99, 3.11, 3.25]
+    assert_fires(SLUG, run(turn), since=(40, 40), by=100)
+    assert_quiet(SLUG, run(turn), limits={"steady_sigmas": 0})
+
+
+def test_near_miss_a_turn_within_noise_of_unknown_size():
+    assert_quiet(SLUG, run([3.05, 2.86, 2.95, 2.96, 3.25]))
+
+
+def test_near_miss_a_turn_in_which_training_rose_once():
+    turn = [3.05, 2.86, 2.99, 3.11, 3.25]
+    assert_quiet(SLUG, run(turn, train=[2.0, 1.5, 1.2, 1.3, 1.0]))
+
+
+def test_noise_is_seldom_taken_for_a_turn():
+    rng = np.random.default_rng(11)
+    alarms = 0
+    for _ in range(300):
+        val = (0.4 + 2 * np.exp(-np.arange(15) / 3)) * np.exp(0.04 * rng.standard_normal(15))
+        looks = (val[:n] for n in range(5, 16))
+        alarms += any(
+            0 < (best := int(v.argmin())) <= v.size - 4
+            and bool((np.diff(v[best:]) > 0).all())
+            and overfitting._is_clear(v, best, overfitting.Limits())
+            for v in looks
+        )
+    assert alarms <= 2
 
 
 def test_near_miss_within_noise():

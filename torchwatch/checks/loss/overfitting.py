@@ -1,10 +1,13 @@
 """The validation loss rises while the training loss falls.
 
 What it detects
-    The best validation loss lies at least three evaluations back. The last three (in a long run the last
-    tenth) are all worse than it by more than 5 % (Prechelt's generalisation loss) and by more than the noise
-    of the validation loss. Since the best it rose at least twice while the training loss fell. The levels of
-    training and validation loss are never compared with each other: they can be on different scales.
+    The best validation loss lies at least three evaluations back (in a long run a tenth of all), and the
+    last is worse than it by more than 5 % (Prechelt's generalisation loss). Either the way since the best is
+    plain: at each evaluation validation rose and training fell, and the mean of the last three lies above the
+    best by more than noise of a size that is itself not well known (Student's t). Or it is not: then the
+    last three (the last tenth) must all be worse by 5 % and by more than noise, the slope since the best must
+    rise for certain, and validation rose at least twice while training fell. The levels of training and
+    validation loss are never compared with each other: they can be on different scales.
 
 Why it matters
     The model now learns its training set by heart. The best weights were those of the named step.
@@ -22,6 +25,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -31,10 +35,11 @@ from torchwatch.checks.loss._levels import train_levels
 from torchwatch.checks.loss._metrics import quality as measured_quality
 from torchwatch.checks.loss._metrics import tail
 from torchwatch.history import History, Series
-from torchwatch.statistics import noise, noise_at, slope_bounds
+from torchwatch.statistics import noise, noise_at, noise_beside, slope_bounds, t_tail
 from torchwatch.text import number, percent, printable
 
 _TREND_EVALS = 8
+_LAST = 3
 
 _SNIPPET = """\
 if val_loss < best:
@@ -58,6 +63,9 @@ class Limits:
         sigmas: guard: smallest rise, in σ of the validation loss (σ).
         certain_slope: guard: 1 asks that the slope since the best rises for certain (95 %), because one lucky
             evaluation before many equal ones is no rise (switch).
+        steady_sigmas: by how much the mean of the last three evaluations must lie above the best, where
+            validation rose and training fell at every one since (σ, as the quantile of Student's t that is as
+            seldom); 0 always asks for the guards above.
         metric_improves: guard: 1 only notes it while the first other validation metric improves (switch).
     """
 
@@ -67,6 +75,7 @@ class Limits:
     generalisation_loss: float = 5.0
     sigmas: float = 2.0
     certain_slope: int = 1
+    steady_sigmas: float = 3.0
     metric_improves: int = 1
 
 
@@ -82,15 +91,45 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     best = int(val.values.argmin())
     since = val.values.size - 1 - best
     patience = max(limits.patience, math.ceil(limits.patience_share * val.values.size))
-    if since < max(limits.rises, patience) or not _is_worse(val.values, best, patience, limits):
-        return []
-    if limits.certain_slope and slope_bounds(val.steps[best:], val.values[best:])[0] <= 0:
+    if since < max(limits.rises, patience) or not _exceeds(val.values[-1:], val.values, best, limits):
         return []
     train = train_levels(history, val.steps)
     both = (np.diff(val.values) > 0) & ((np.diff(train) < 0) | _memorised(history, train[1:]))
+    plain = bool(both[best:].all()) and _is_clear(val.values, best, limits)
+    if not plain and not _is_certain(val, best, patience, limits):
+        return []
     if both[best:].sum() < limits.rises or not _train_fell(history, train, best):
         return []
     return [_finding(history, name, val, best, train, limits)]
+
+
+def _exceeds(recent: Values, values: Values, best: int, limits: Limits) -> bool:
+    """Whether the least of the recent values lies above the best by a share that counts."""
+    level = float(values[best])
+    scale = level if values.min() > 0 else float(values[: best + 1].max() - level)
+    return not limits.generalisation_loss or recent.min() - level > limits.generalisation_loss / 100 * scale
+
+
+def _is_clear(values: Values, best: int, limits: Limits) -> bool:
+    """Whether the mean of the last three lies above the best by more than noise and luck can bring about.
+
+    With few evaluations the noise itself is not known well; Student's t takes that into account.
+    """
+    scaled = np.log(values) if values.min() > 0 else values
+    sigma, degrees = noise_beside(scaled, best)
+    if not limits.steady_sigmas or not degrees:
+        return False
+    above = float(scaled[-_LAST:].mean() - scaled[best]) - math.sqrt(2 * math.log(values.size)) * sigma
+    if sigma == 0:
+        return above > 0
+    return t_tail(above / sigma * math.sqrt(_LAST), degrees) < NormalDist().cdf(-limits.steady_sigmas)
+
+
+def _is_certain(val: Series, best: int, patience: int, limits: Limits) -> bool:
+    """Whether validation is worse than its best for good, whatever it did between."""
+    if not _is_worse(val.values, best, patience, limits):
+        return False
+    return not limits.certain_slope or slope_bounds(val.steps[best:], val.values[best:])[0] > 0
 
 
 def _is_worse(val: Values, best: int, patience: int, limits: Limits) -> bool:
@@ -98,18 +137,17 @@ def _is_worse(val: Values, best: int, patience: int, limits: Limits) -> bool:
 
     The lowest of n noisy values lies √(2 ln n) σ low by luck alone.
     """
-    recent = float(val[-max(1, patience) :].min())
-    level = float(val[best])
-    scale = level if val.min() > 0 else float(val[: best + 1].max() - level)
-    if limits.generalisation_loss and recent - level <= limits.generalisation_loss / 100 * scale:
+    last = val[-max(1, patience) :]
+    if not _exceeds(last, val, best, limits):
         return False
     if not limits.sigmas:
         return True
+    level = float(val[best])
     sigma = noise_at(level, val)
     if math.isnan(sigma):
         return False
     luck = math.sqrt(2 * math.log(val.size))
-    return recent - level > (limits.sigmas + luck) * sigma
+    return float(last.min()) - level > (limits.sigmas + luck) * sigma
 
 
 def _memorised(history: History, train: Values) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
