@@ -78,6 +78,7 @@ class On(Enum):
     STEP = "step"
     INTERVAL = "interval"
     EVAL = "eval"
+    EPOCH = "epoch"
     SYSTEM = "system"
     PROFILE = "profile"
     LOG = "log"

@@ -17,6 +17,7 @@ from torchwatch.history import History
 from torchwatch.records import (
     Alert,
     End,
+    Epoch,
     Eval,
     Interval,
     Layout,
@@ -41,6 +42,7 @@ _EVENTS: Mapping[type[Record], On] = MappingProxyType(
         Steps: On.STEP,
         Interval: On.INTERVAL,
         Eval: On.EVAL,
+        Epoch: On.EPOCH,
         System: On.SYSTEM,
         Profile: On.PROFILE,
         Log: On.LOG,

@@ -217,11 +217,12 @@ CHECK = Check(
     severity=Severity.INFO,
     category=Category.LOSS,
     cause=Cause.OTHER,
-    when=frozenset({On.EVAL}),
+    # Of an epoch that gives both sides at once, the training side is known only when the epoch is over.
+    when=frozenset({On.EVAL, On.EPOCH}),
     reads=(),
     uses=("loss", "val_loss"),
     limits=Limits(),
     find=find,
     fix="Look for the same samples or groups on both sides (`torchwatch data`), and split by group.",
-    resolve_after=2,
+    resolve_after=4,
 )
