@@ -30,6 +30,25 @@ def test_a_note_at_first_and_a_warning_when_it_stays(base):
     assert alert.value == 0.01
 
 
+def with_losses(val, train):
+    each = [recalls(COMMON | {"rare": 0.01}, val_loss=v) for v in val]
+    losses = np.repeat(np.asarray(train, float), 10)
+    return records(losses, evals={10 * (i + 1): m for i, m in enumerate(each)})
+
+
+def test_a_warning_at_once_where_training_goes_on_and_validation_does_not():
+    each = with_losses([0.62, 0.61, 0.63, 0.64], [0.5, 0.3, 0.2, 0.15])
+    assert_fires(SLUG, each, severity="warning", by=30, since=(10, 10))
+
+
+@pytest.mark.parametrize(
+    ("val", "train"),
+    [([0.62, 0.55, 0.5, 0.45], [0.5, 0.3, 0.2, 0.15]), ([0.62, 0.61, 0.63, 0.64], [0.5, 0.5, 0.5, 0.5])],
+)
+def test_near_miss_both_fall_or_both_stand_still(val, train):
+    assert_quiet(SLUG, with_losses(val, train), allow_info=True)
+
+
 def test_shares_may_be_percent():
     each = [recalls({k: 100 * v for k, v in COMMON.items()} | {"rare": 1.0})] * 8
     assert assert_fires(SLUG, run(each), severity="warning").value == pytest.approx(0.01)

@@ -15,9 +15,10 @@ What to do
     it should be, and judge by balanced accuracy or macro F1.
 
 When it is fine
-    Early in training rare classes come last: as long as the class or the whole still improves, or after fewer
-    than six such evaluations, it is only noted. So it is among more than 100 classes, of which some are
-    always hard. A class without a sample in the evaluation looks the same where its recall is given as 0.
+    Early in training rare classes come last: as long as the class or the whole still improves, it is only
+    noted. So it is after fewer than six such evaluations, unless the model meanwhile learned without any use
+    for validation: the training loss fell from each of them to the next, the validation loss did not. Among
+    more than 100 classes, of which some are always hard, it is only noted, too. A class without a sample in the evaluation looks the same where its recall is given as 0.
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
-from torchwatch.checks.loss._metrics import keyed, words
+from torchwatch.checks.loss._levels import train_levels
+from torchwatch.checks.loss._metrics import keyed, tail, words
 from torchwatch.history import History
 from torchwatch.text import percent, printable
 
@@ -46,7 +50,8 @@ class Limits:
         overall: smallest overall recall or accuracy (share).
         predictions: share of the predictions above which one class is all there is (share).
         evals: evaluations in a row (evaluations).
-        patience: guard: for a warning, as many evaluations in a row (evaluations).
+        patience: guard: for a warning, as many evaluations in a row, unless the training loss fell and the
+            validation loss did not (evaluations).
         improvement: guard: only noted while class or whole rose by more than this over these (share).
         most_classes: guard: only noted among more classes (classes).
         largest_share: guard: nothing is said of predictions of one class where as large a share of the
@@ -139,7 +144,7 @@ def _of_recalls(history: History, base: str, limits: Limits) -> list[Finding]:
     while start and ignored <= each[start - 1]:
         start -= 1
     now = evaluations[-1]
-    reason = _excuse(evaluations[start:], ignored, limits)
+    reason = _excuse(history, evaluations[start:], ignored, limits)
     names = ", ".join(printable(n, 40) for n in sorted(ignored)[:_NAMED])
     more = f" and {len(ignored) - _NAMED} more" if len(ignored) > _NAMED else ""
     lowest = min(ignored, key=lambda n: (now.classes[n], n))
@@ -159,16 +164,34 @@ def _of_recalls(history: History, base: str, limits: Limits) -> list[Finding]:
     ]
 
 
-def _excuse(evaluations: list[_Evaluation], ignored: set[str], limits: Limits) -> str | None:
+def _excuse(
+    history: History, evaluations: list[_Evaluation], ignored: set[str], limits: Limits
+) -> str | None:
     """Why a class may come yet; the evaluations are those in which it was ignored."""
     if limits.most_classes and len(evaluations[-1].classes) > limits.most_classes:
         return f"of more than {limits.most_classes} classes some are always hard"
-    if len(evaluations) < limits.patience:
+    if len(evaluations) < limits.patience and not _learns_in_vain(history, limits):
         return f"it takes {limits.patience} evaluations to be sure"
-    before, now = evaluations[-max(2, limits.patience)], evaluations[-1]
+    before, now = evaluations[-max(2, limits.patience) :][0], evaluations[-1]
     rises = now.overall - before.overall > limits.improvement
     comes = any(now.classes[n] - before.classes.get(n, 0.0) > limits.improvement for n in ignored)
     return "it still improves" if limits.improvement and (rises or comes) else None
+
+
+def _learns_in_vain(history: History, limits: Limits) -> bool:
+    """Whether the training loss fell from each of the last evaluations to the next, the validation loss not.
+
+    On the plateau on which a slow start waits both stand still, and in a healthy start both fall.
+    """
+    name = history.val_loss_name()
+    if name is None:
+        return False
+    val = tail(history.eval_series(name))
+    count = max(3, limits.evals)
+    if val.values.size < count:
+        return False
+    train = train_levels(history, val.steps)[-count:]
+    return bool((np.diff(train) < 0).all()) and val.values[-1] >= val.values[-count]
 
 
 def _of_predictions(history: History, base: str, limits: Limits) -> list[Finding]:
