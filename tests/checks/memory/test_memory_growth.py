@@ -31,6 +31,24 @@ def test_a_leak_that_begins_later_is_dated_there():
     assert_fires(SLUG, leak, severity="warning", since=(190, 232))
 
 
+def test_a_leak_is_found_three_intervals_after_it_began_where_memory_is_read_every_second():
+    extra = {s: [System(time_s=s / 10, step=s, rss_bytes=(500 + 5 * s) * MB)] for s in range(10, 253, 10)}
+    assert_fires(SLUG, run(lambda i: 500 + 105 * i, extra=extra), severity="warning", since=(1, 1), by=84)
+
+
+def test_a_leak_that_begins_later_is_found_within_six_intervals():
+    assert_fires(SLUG, run(lambda i: 500 + 100 * max(0, i - 20), intervals=40), severity="warning", by=546)
+
+
+def test_near_miss_what_an_epoch_collects_is_given_back_at_its_end():
+    """Predictions that are kept until an evaluation: a tooth per epoch, read ten times within it."""
+    extra = {s: [System(time_s=s / 10, step=s, rss_bytes=(500 + 40 * (s % 10)) * MB)] for s in range(1, 400)}
+    fields = {"rss_bytes": lambda i: (780 if i % 2 else 500) * MB}  # 7 steps, then the 3 that are left
+    teeth = records(steps=399, interval_steps=7, epoch_steps=10, intervals=fields, extra=extra)
+    assert_quiet(SLUG, teeth)
+    assert_fires(SLUG, teeth, limits={"returns": 0})
+
+
 def test_quiet_on_flat_memory():
     assert_quiet(SLUG, run(lambda i: 500 + i % 3))
 
