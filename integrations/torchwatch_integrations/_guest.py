@@ -68,7 +68,8 @@ class Guest:
     """Keeps the bugs of one adapter away from the trainer that calls it.
 
     The first ``Exception`` of ours switches the adapter off, which is logged once under ``torchwatch`` and
-    noted in the run file. KeyboardInterrupt, SystemExit and what a function of the host raises (see :class:`Hosts`) pass.
+    noted in the run file. KeyboardInterrupt, SystemExit and what a function of the host raises pass (see
+    :class:`Hosts`).
 
     Args:
         adapter: its name, for the sentence.
