@@ -74,10 +74,16 @@ def test_hard_functions_are_left_out():
 
 
 def test_near_miss_the_loss_is_at_its_best():
-    learns = run([None, 0.8, None], loss=lambda i: 3.0 - i / 100)
+    learns = run(from_step(31), loss=lambda i: 3.0 - i / 100)
     assert_quiet(SLUG, learns, allow_info=True)
     assert_fires(SLUG, learns, severity="info")
     assert_fires(SLUG, learns, severity="warning", limits={"best_loss": 0})
+
+
+def test_what_began_at_its_bounds_is_a_warning_though_the_loss_falls():
+    assert_fires(SLUG, run([None, 0.8, None], loss=lambda i: 3.0 - i / 100), severity="warning", by=100)
+    left = run(lambda i: [None, 0.1 if 50 < i <= 100 else 0.8, None], loss=lambda i: 3.0 - i / 100)
+    assert_quiet(SLUG, left, allow_info=True)
 
 
 def test_near_miss_warm_up():

@@ -17,7 +17,8 @@ When it is fine
     Gates are meant to open and close, and what a model puts out at its end may be as decided as it likes.
     Left out are therefore the last activation before the output or before a network that another optimizer
     trains (or nobody), modules whose output the next module does not read as it is, and those with a name
-    that says gate or attention. While the loss is at its best it is only noted.
+    that says gate or attention. What came to its bounds while the model learned is only noted while the loss
+    is at its best; what was there at the first look, no learning has put there.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Limits:
         share: largest share of outputs at a bound (share).
         intervals: guard: intervals in a row (count).
         gates: guard: 1 leaves out what looks like a gate or an output (switch).
-        best_loss: guard: 1 only notes it while the loss is at its best (switch).
+        best_loss: guard: 1 only notes what was not saturated at first while the loss is at its best (switch).
         warm_up: guard: 1 leaves out intervals that end within warm-up (switch).
     """
 
@@ -70,12 +71,14 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     if not (medians.values[-1] > limits.share).any():
         return []
     over = medians.values[start:] > limits.share
-    fine = bool(limits.best_loss) and loss_is_at_its_best(history)
+    at_best = bool(limits.best_loss) and loss_is_at_its_best(history)
+    first = history.first_column("activations.saturated_fraction")
     found = []
     for i in np.flatnonzero(over[-needed:].all(axis=0)).tolist():
         layer, share = layout.layers[i], float(medians.values[-1, i])
         if layer.type not in _KINDS or (limits.gates and not _is_hidden(layout, i)):
             continue
+        fine = at_best and not (first[i] > limits.share and over[:, i].all())
         found.append(
             Finding(
                 title=f"{percent(share)} of the outputs of {layer.name or 'the model'} ({layer.type}) are at "

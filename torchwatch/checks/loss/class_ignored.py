@@ -18,7 +18,8 @@ When it is fine
     Early in training rare classes come last: as long as the class or the whole still improves, it is only
     noted. So it is after fewer than six such evaluations, unless the model meanwhile learned without any use
     for validation: the training loss fell from each of them to the next, the validation loss did not. Among
-    more than 100 classes, of which some are always hard, it is only noted, too. A class without a sample in the evaluation looks the same where its recall is given as 0.
+    more than 100 classes, of which some are always hard, it is only noted, too. A class without a sample in
+    the evaluation looks the same where its recall is given as 0.
 """
 
 from __future__ import annotations
