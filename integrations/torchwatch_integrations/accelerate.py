@@ -167,7 +167,7 @@ class WatcherTracker(GeneralTracker):  # type: ignore[misc] # Accelerate has no 
         """The training is over; a run of :func:`watch` ends with its block."""
         own, self._own = self._own, None
         if own is not None:
-            self._guest.call(own.close)
+            self._guest.call(own.watch.close)
 
     def _configured(self, values: dict[str, Any]) -> None:
         self.hyperparameters |= values
@@ -205,38 +205,29 @@ class _MetricsOnly:
             given["on_alert"] = Hosts(given["on_alert"])
         self.watch = Watcher(self._model, path, **given).__enter__()
         self._step: int | None = None
-        self._waiting = False
         say(self.watch, "model", _HOW)
 
     def log(self, values: Mapping[str, Any], step: int | None) -> None:
-        """Values of a step, given or the next one; what was measured in an evaluation comes after it."""
+        """Values of a step, given or the next one; further calls about the same step add to it."""
+        session = inside(self.watch)
+        if session is None:
+            return
         evaluated = {name: value for name, value in values.items() if is_evaluation(name)}
         trained = {name: value for name, value in values.items() if name not in evaluated}
         if trained:
-            if step is None or step != self._step:
-                self._end_step()
-            loss = next((trained[name] for name in ("loss", *_LOSSES) if name in trained), None)
-            trained["loss"] = loss
+            trained["loss"] = next((trained[name] for name in ("loss", *_LOSSES) if name in trained), None)
+            attachment = session.attachment
+            begins = step is None or step != self._step
+            if begins:
+                attachment.steps.close()
+                attachment.steps.count = max(attachment.steps.count, (step or 0) - 1)
             self.watch.log(**trained)
-            self._step, self._waiting = step, True
+            if begins:
+                attachment._step_without_optimizer()
+            self._step = step
         if evaluated:
-            self._end_step()
             self.watch.log(**evaluated)
-
-    def _end_step(self) -> None:
-        """Several calls may be about one step, so that it ends when the next begins."""
-        session = inside(self.watch)
-        if not self._waiting or session is None:
-            return
-        steps = session.attachment.steps
-        steps.count = max(steps.count, (self._step or 0) - 1)
-        self._waiting = False
-        self.watch.step()
-
-    def close(self) -> None:
-        """The last step, and the end."""
-        self._end_step()
-        self.watch.close()
+        session.call_back()
 
 
 class NoModel(torch.nn.Module):
