@@ -24,6 +24,7 @@ TUNED: tuple[str, ...] = (
 
 Row = dict[str, Any]
 _NO_LEARNING_STEPS = 200
+_WARM_UP = 20  # steps in which the catalogue's checks of trends do not judge; an epoch may have one step
 _LINE = 2  # steps: what happens within step n may be noticed when the file ends with step n − 2
 
 
@@ -73,8 +74,10 @@ def in_time(case: Case, row: Row) -> bool | None:
         return late <= case.stretch + 2
     if case.kind == "numeric" and row["nonfinite"]:
         return late <= 1
-    stretch = _NO_LEARNING_STEPS if "no-learning" in case.roots else 0
-    return sum(onset(case, row) + stretch < end <= alert[2] for end in row["intervals"]) <= 3
+    start = onset(case, row) + (_NO_LEARNING_STEPS if "no-learning" in case.roots else 0)
+    if case.kind == "dynamics":
+        start = max(start, _WARM_UP)
+    return sum(start < end <= alert[2] for end in row["intervals"]) <= 3
 
 
 def harm(rows: Iterable[Row]) -> str:
@@ -348,7 +351,8 @@ the set spoke in a faulty run, whatever it said.
 
 The goals of speed: wiring within the shortest stretch that the trigger needs and two steps, numeric within
 one step of the first value that is not finite, others within three intervals of the onset (overfitting
-begins after the best validation; no-learning may take 200 steps first).
+begins after the best validation; no-learning may take 200 steps first; for dynamics the first 20 steps, the
+catalogue's warm-up, do not count).
 
 {tables}
 """

@@ -86,12 +86,9 @@ def resident_mb() -> float:
 
 
 @fault(
-    "system",
-    "mlp",
-    "memory-growth",
-    planted="losses are kept with their graphs, 3 MB a step",
-    harm="megabytes",
-)
+    "system", "mlp", "memory-growth", harm="megabytes",
+    planted="losses are kept with their graphs, 6 MB a step", config={"system_s": 0.25},
+)  # fmt: skip
 def graphs_kept(run: Run) -> float:
     data, model = load("digits"), mlp(64, 32, 10)
     kept: list[Tensor] = []
@@ -100,11 +97,14 @@ def graphs_kept(run: Run) -> float:
     def loss(out: Tensor, y: Tensor) -> Tensor:
         value = functional.cross_entropy(out, y)
         if run.faulty and out.requires_grad:
-            wide = out.repeat(1, 1200).exp()
+            wide = out.repeat(1, 2400).exp()
             kept.append(wide.mean())
         return value
 
-    supervised(run, model, data, sgd(model, 0.03), epochs=12, loss=loss)
+    def on_step(_: int) -> None:
+        time.sleep(0.01)  # so that memory, which is read four times a second, is read within an epoch
+
+    supervised(run, model, data, sgd(model, 0.03), epochs=5, loss=loss, on_step=on_step)
     return resident_mb() - before
 
 
