@@ -115,6 +115,7 @@ class Case:
         targets = self.samples.targets
         shaped = first if targets is None else _as_many(first, targets.shape[0])
         self.task = self._known_logits(tasks.infer(shaped, targets, inputs.task))
+        self._last_axis = tasks.canonical(first, None, self.task).shape[-1]
         self.targets = None if targets is None else tasks.canonical_targets(targets, self.task)
         self.groups = self._groups()
 
@@ -201,7 +202,7 @@ class Case:
         """Names of the classes, numbers where none were given; empty for regression."""
         if not self.task.classifies:
             return []
-        count = 2 if self.task.name == "binary" else self.outputs.shape[-1]
+        count = 2 if self.task.name == "binary" else self._last_axis
         given = self.inputs.class_names or {}
         named = dict(given) if isinstance(given, Mapping) else dict(enumerate(given))
         return [str(named.get(i, i)) for i in range(count)]
