@@ -26,7 +26,7 @@ Integers = npt.NDArray[np.int64]
 Booleans = npt.NDArray[np.bool_]
 
 LEAST_LOG = float(np.log(np.finfo(np.float32).tiny))
-"""Log-likelihoods end here (nats), so that one decision of probability 0 does not make every mean infinite."""
+"""Log-likelihoods end here (nats): one decision of probability 0 does not make every mean infinite."""
 
 _LARGEST_OUTPUT = 2**26
 """Numbers that one chunk's output may hold: a language model's vocabulary fills memory soon."""
@@ -145,8 +145,8 @@ def _numbers(case: Case) -> Numbers:
     outputs, targets = case.outputs, case.wanted_targets
     if outputs.shape != targets.shape:
         raise UsageError(
-            f"outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)} differ in shape: give them the "
-            "same size"
+            f"outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)} differ in shape: give them "
+            "the same size"
         )
     p, y = outputs.double().numpy(), targets.double().numpy()
     fine_p, fine_y = np.isfinite(p), np.isfinite(y)
@@ -222,8 +222,8 @@ def _decided(out: Tensor, targets: Tensor, task: tasks.Task) -> tuple[Tensor, Te
     logs = logs.unsqueeze(1) if task.name == "multiclass" else logs
     if logs.shape[:-1] != true.shape:
         raise UsageError(
-            f"outputs at {tuple(logs.shape[:-1])} places do not fit targets of shape {tuple(true.shape)}: the "
-            "loader must give one target per output token"
+            f"outputs at {tuple(logs.shape[:-1])} places do not fit targets of shape {tuple(true.shape)}: "
+            "the loader must give one target per output token"
         )
     best, predicted = logs.max(-1)
     wanted = logs.gather(-1, true.clamp(min=0).unsqueeze(-1)).squeeze(-1)
