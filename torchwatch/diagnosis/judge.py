@@ -10,12 +10,12 @@ from typing import Any
 
 import torchwatch
 from torchwatch.check import Severity, select, select_known
-from torchwatch.checks.architecture._kinds import kinds_of
 from torchwatch.diagnosis.replay import Replay
 from torchwatch.diagnosis.result import Diagnosis, LayerHighlight
 from torchwatch.diagnosis.sustainability import sustainability
 from torchwatch.engine import COST, Engine
 from torchwatch.errors import NotARunFile
+from torchwatch.history.kinds import kinds_of
 from torchwatch.importers import ImportedReader, open_run
 from torchwatch.records import Alert, Layout, Record, RunHeader
 from torchwatch.run import Run, rank_files, read_run

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torchwatch.checks.sustainability._energy import total, until
-from torchwatch.checks.sustainability._optimum import optimum
+from torchwatch.history.energy import total, until
+from torchwatch.history.optimum import optimum
 
 if TYPE_CHECKING:
     from torchwatch.history import History

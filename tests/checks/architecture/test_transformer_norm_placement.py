@@ -6,8 +6,8 @@ from torch import nn
 
 from tests.checks.architecture.real import STEPS, layout_of, recorded, zoo
 from tests.helpers_checks import assert_fires, assert_quiet, run_check
-from torchwatch.checks.architecture._attention import attentions
 from torchwatch.checks.architecture._blocks import stacks
+from torchwatch.history.attentions import attentions
 
 SLUG = "transformer-norm-placement"
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torchwatch.checks.architecture._attention import around
-from torchwatch.checks.architecture._kinds import called, does_nothing
+from torchwatch.history.attentions import around
+from torchwatch.history.kinds import called, does_nothing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from torchwatch.checks.architecture._attention import Attention
+    from torchwatch.history.attentions import Attention
     from torchwatch.records import LayerInfo, Layout
 
 _SAID_FIRST = ("norm_first", "pre_norm", "normalize_before")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from torchwatch.checks.architecture._kinds import called, whole
+from torchwatch.history.kinds import called, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torchwatch.checks.architecture._kinds import called, whole
+from torchwatch.history.kinds import called, whole
 
 if TYPE_CHECKING:
     from torchwatch.records import LayerInfo, Layout

@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
-from torchwatch.checks.architecture._kinds import convolutions, unfit
+from torchwatch.checks.architecture._fit import unfit
+from torchwatch.history.kinds import convolutions
 
 if TYPE_CHECKING:
     from torchwatch.history import History

@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
+from torchwatch.checks.architecture._fit import unfit
 from torchwatch.checks.architecture._flatten import flattened
-from torchwatch.checks.architecture._kinds import parameters_of, unfit
+from torchwatch.history.kinds import parameters_of
 
 if TYPE_CHECKING:
     from torchwatch.history import History

@@ -24,7 +24,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
-from torchwatch.checks.architecture._kinds import attentions_of, recurrents, unfit
+from torchwatch.checks.architecture._fit import unfit
+from torchwatch.history.kinds import attentions_of, recurrents
 
 if TYPE_CHECKING:
     from torchwatch.history import History

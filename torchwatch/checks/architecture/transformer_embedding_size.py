@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
-from torchwatch.checks.architecture._kinds import unfit
+from torchwatch.checks.architecture._fit import unfit
 from torchwatch.checks.architecture._tables import words
 
 if TYPE_CHECKING:

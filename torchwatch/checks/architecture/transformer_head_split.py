@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
-from torchwatch.checks.architecture._attention import Attention
-from torchwatch.checks.architecture._kinds import attentions_of, unfit
+from torchwatch.checks.architecture._fit import unfit
+from torchwatch.history.attentions import Attention
+from torchwatch.history.kinds import attentions_of
 
 if TYPE_CHECKING:
     from torchwatch.history import History

@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
 from torchwatch.checks.architecture._blocks import stacks
-from torchwatch.checks.architecture._kinds import attentions_of, unfit
+from torchwatch.checks.architecture._fit import unfit
+from torchwatch.history.kinds import attentions_of
 
 if TYPE_CHECKING:
     from torchwatch.history import History

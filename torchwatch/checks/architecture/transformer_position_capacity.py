@@ -27,8 +27,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
-from torchwatch.checks.architecture._kinds import unfit, whole
+from torchwatch.checks.architecture._fit import unfit
 from torchwatch.checks.architecture._tables import Table, positions
+from torchwatch.history.kinds import whole
 
 if TYPE_CHECKING:
     from torchwatch.history import History

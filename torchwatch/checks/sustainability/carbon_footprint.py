@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
-from torchwatch.checks.sustainability._energy import J_PER_WH, origin, total
+from torchwatch.history.energy import J_PER_WH, origin, total
 from torchwatch.text import duration, number
 
 if TYPE_CHECKING:

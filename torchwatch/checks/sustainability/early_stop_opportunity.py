@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
-from torchwatch.checks.sustainability._optimum import optimum
+from torchwatch.history.optimum import optimum
 from torchwatch.text import duration, number, percent, printable
 
 if TYPE_CHECKING:

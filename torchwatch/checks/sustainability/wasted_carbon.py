@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torchwatch.check import Category, Cause, Check, Finding, NotReady, On, Severity
-from torchwatch.checks.sustainability._energy import Amount, origin, total, until
-from torchwatch.checks.sustainability._optimum import optimum
+from torchwatch.history.energy import Amount, origin, total, until
+from torchwatch.history.optimum import optimum
 from torchwatch.text import percent
 
 if TYPE_CHECKING:

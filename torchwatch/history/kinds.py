@@ -1,4 +1,4 @@
-"""Of what kinds a model is, and its layers as the checks of this folder read them.
+"""Of what kinds a model is, and its layers as checks of its architecture read them.
 
 A model can be of several kinds; only the checks of its kinds run. Kinds are told from what layers are and
 hold, not from the model's class: ``cnn`` has convolutions with kernels that overlap or mix channels over an
@@ -11,8 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torchwatch.check import NotReady
-from torchwatch.checks.architecture._attention import Attention, attentions
+from torchwatch.history.attentions import Attention, attentions
 
 if TYPE_CHECKING:
     from torchwatch.history import History
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 _RECURRENT = ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")
 _NOTHING_DONE = ("Dropout", "Identity", "DropPath")
 _LEAST_SERIES_CONVOLUTIONS = 2
-
-WORDS = {"cnn": "convolutions", "transformer": "attention", "rnn": "recurrent layers"}
 
 
 def kinds_of(layout: Layout) -> frozenset[str]:
@@ -36,7 +33,8 @@ def attentions_of(history: History) -> list[Attention]:
     return [] if layout is None else history.of_layout("attentions", lambda: attentions(layout))
 
 
-def _kinds(history: History, layout: Layout) -> frozenset[str]:
+def kinds_seen(history: History, layout: Layout) -> frozenset[str]:
+    """:func:`kinds_of` the present layout of a history, found once."""
     return history.of_layout("kinds", lambda: _named(layout, attends=bool(attentions_of(history))))
 
 
@@ -49,18 +47,6 @@ def _named(layout: Layout, *, attends: bool) -> frozenset[str]:
     if recurrents(layout):
         found.add("rnn")
     return frozenset(found or {"generic"})
-
-
-def unfit(history: History, kind: str) -> NotReady | None:
-    """Why the checks of a kind have nothing to say; None for a model of that kind whose forward was seen."""
-    layout = history.layout
-    if layout is None:
-        return NotReady("no layout yet")
-    if kind not in _kinds(history, layout):
-        return NotReady(f"the model has no {WORDS[kind]}")
-    if not history.of_layout("called", lambda: called(layout)):
-        return NotReady("no forward pass was seen")
-    return None
 
 
 def called(layout: Layout) -> list[LayerInfo]:

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from tests.checks.architecture.real import layout_of, recorded, zoo
-from torchwatch.checks.architecture._attention import attentions
-from torchwatch.checks.architecture._kinds import convolutions, kinds_of, recurrents
+from torchwatch.history.attentions import attentions
+from torchwatch.history.kinds import convolutions, kinds_of, recurrents
 
 
 class Sum(nn.Module):
