@@ -558,6 +558,9 @@ class Blackbox(Record):
 class End(Record):
     """Last line. ``status``: ``finished``, ``interrupted`` or ``crashed`` (then ``error`` and ``traceback``).
 
+    ``sinks``: by name, what the sinks that deliver in a thread of their own have ``delivered`` and what not
+    (``undelivered``) when this line was written.
+
     ``complete`` is False when lines were lost (disk full, file deleted, recorder overrun): ``dropped`` says
     how many step details and ``lost_lines`` how many lines. ``watch_share`` is measured as in
     :class:`Interval`, over the whole run; so are energy and CO2 (None in a run of less than five seconds),
@@ -584,6 +587,7 @@ class End(Record):
     lost_lines: int = 0
     error: str | None = None
     traceback: str | None = None
+    sinks: dict[str, dict[str, int]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

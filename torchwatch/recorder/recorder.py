@@ -9,6 +9,7 @@ A few lines longer than a file should be: one queue is taken apart in one order,
 from __future__ import annotations
 
 import dataclasses
+import logging
 import threading
 import time
 from collections import Counter, deque
@@ -61,6 +62,7 @@ _HINT_STEPS = 20
 _LONGEST_LINE = 1024
 _SHORTEST_PAUSE_S = 0.01
 _YIELD_S = 1e-5
+_SINKS_UNTIL, _CLOSED_UNTIL = 0.6, 0.9  # of drain_s: sinks' deliveries before and after the end record
 _UNSEEN = "loss not seen in {steps} steps: call watch.log(loss=loss)"
 
 
@@ -114,6 +116,7 @@ class Recorder:
         self._intervals = IntervalBuilder(config.interval_steps)
         self._wake = threading.Event()
         self._outcome: Outcome | None = None
+        self._asked_s: float | None = None
         self._abandoned = False
         self._last_tick = clock()
         self._next_system = clock() + config.system_s
@@ -146,6 +149,7 @@ class Recorder:
 
     def stop(self, outcome: Outcome) -> None:
         """Ask the thread to finish and wait for it, ``drain_s`` at the longest."""
+        self._asked_s = time.monotonic()
         self._outcome = outcome
         self._wake.set()
         self._thread.join(self.config.drain_s)
@@ -402,12 +406,18 @@ class Recorder:
             lost_lines=self.writer.lost_lines,
             error=outcome.error,
             traceback=outcome.traceback,
+            sinks=self._sinks.drain(self._left_s(_SINKS_UNTIL), self._say),
             **self._instruments.end(),
         )
         self._buffer.append(end)
         self._flush()
         self.writer.close()
-        self._sinks.close(self._say)
+        self._sinks.close(self._left_s(_CLOSED_UNTIL), _say_late)
+
+    def _left_s(self, share: float) -> float:
+        """Seconds until that share of the time to drain is over."""
+        asked_s = time.monotonic() if self._asked_s is None else self._asked_s
+        return max(asked_s + share * self.config.drain_s - time.monotonic(), 0.0)
 
     # ------------------------------------------------------------------ out
 
@@ -467,3 +477,8 @@ class Recorder:
         record = self._blackbox.record(reason, self._totals.step, round(self._clock(), 6))
         if record is not None:
             self._buffer.append(record)
+
+
+def _say_late(topic: str, message: str) -> None:  # noqa: ARG001 - called as `_say` is
+    """The file is closed: what a sink has to say now goes to the host's log."""
+    logging.getLogger("torchwatch").warning(message)
