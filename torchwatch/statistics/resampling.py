@@ -63,6 +63,9 @@ def relation_intervals(
     Returns:
         (low, high) of r and (low, high) of the slope, each (K,); NaN where a side is constant.
     """
+    if not len(predictions):
+        nothing = np.full(predictions.shape[1], np.nan)
+        return (nothing, nothing), (nothing, nothing)
     total = drawn.sum(1, keepdims=True)
     p, y = predictions - predictions.mean(0), targets - targets.mean(0)
     p_mean, y_mean = over(drawn @ p, total), over(drawn @ y, total)
