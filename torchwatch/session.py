@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import time
 import traceback
 import warnings
@@ -30,6 +29,7 @@ from torchwatch.recorder import Mark, Outcome, Recorder, Sink, is_evaluation
 from torchwatch.records import Alert, Note
 from torchwatch.runfile import RunWriter
 from torchwatch.schedule import unmeasured
+from torchwatch.sinks.named import default_sinks
 
 _MOST_NAMES = 1000
 
@@ -79,7 +79,7 @@ class Session:
             Engine(wanted.selection),
             config,
             self.attachment.probes,
-            wanted.sinks if wanted.sinks is not None else _default_sinks(config),
+            wanted.sinks if wanted.sinks is not None else default_sinks(config),
             lambda: time.perf_counter() - start,
             budget=self.attachment.budget,
             growing=self._lane.growing,
@@ -263,17 +263,3 @@ def outcome_of(
     lines = traceback.format_exception(kind, error, trace)
     log = LogWatch.crash(error) if error is not None else None
     return Outcome("crashed", said, "".join(lines)[-20_000:], log)
-
-
-def _default_sinks(config: WatchConfig) -> list[Sink]:
-    if not config.terminal and config.log_file is None:
-        return []
-    state = random.getstate()  # rich draws from the host's generator when it is imported
-    try:
-        from torchwatch.sinks.logfile import LogFileSink
-        from torchwatch.sinks.terminal import TerminalSink
-    finally:
-        random.setstate(state)
-    if config.terminal:
-        return [TerminalSink(log_file=config.log_file)]
-    return [LogFileSink(config.log_file)] if config.log_file is not None else []

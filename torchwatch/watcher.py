@@ -20,6 +20,7 @@ from torchwatch.project import read_project
 from torchwatch.recorder import Sink
 from torchwatch.records import Alert
 from torchwatch.session import Session, Wanted, outcome_of
+from torchwatch.sinks.named import chosen
 
 T = TypeVar("T")
 
@@ -53,7 +54,9 @@ class Watcher:
         limits: limits of checks, ``{"overfitting": {"patience": 5}}``; each beats the one in
             ``[tool.torchwatch.limits]`` of the working directory's ``pyproject.toml``.
         ignore: checks that are not to run, besides those that ``[tool.torchwatch]`` ignores.
-        sinks: where records go as well (default: alerts on standard error).
+        sinks: where records go as well: names such as ``"terminal"``, ``"webhook"``,
+            ``"tensorboard:runs/tb"``, ``"wandb:project"``, ``"prometheus:9101"``, or objects with ``write`` and
+            ``close`` (default: alerts on standard error, and what ``TORCHWATCH_SINKS`` names).
         on_alert: called with each :class:`~torchwatch.records.Alert` in the training thread at the next step
             boundary; what it raises is yours.
         stop_on: when :attr:`should_stop` turns true: ``"critical"``, or a number: a health score below it.
@@ -63,7 +66,8 @@ class Watcher:
 
     Raises:
         ModelError: ``model`` is not a ``torch.nn.Module``.
-        ConfigError: an unknown check, limit or option.
+        ConfigError: an unknown check, limit, option or sink.
+        MissingExtra: a package that a sink needs is not installed.
         RunBusy: another live watcher writes ``path``.
         UsageError: ``path`` is a directory.
     """
@@ -80,7 +84,7 @@ class Watcher:
         hyperparameters: Mapping[str, Any] | None = None,
         limits: Mapping[str, Mapping[str, Any]] | None = None,
         ignore: Iterable[str] | None = None,
-        sinks: Iterable[Sink] | None = None,
+        sinks: str | Iterable[str | Sink] | None = None,
         on_alert: Callable[[Alert], object] | None = None,
         stop_on: str | float | None = None,
         recipe: str | None = None,
@@ -99,7 +103,7 @@ class Watcher:
             name=name or "",
             hyperparameters=dict(hyperparameters or {}),
             recipe=recipe,
-            sinks=None if sinks is None else list(sinks),
+            sinks=chosen(sinks, self.config),
             on_alert=on_alert,
             optimizer=optimizer,
             scaler=scaler,

@@ -126,6 +126,10 @@ def end_text(end: End) -> Text:
     if end.complete is False:
         lost = f"{plural(end.lost_lines, 'line')} and {plural(end.dropped, 'step detail')}"
         text.append(f" · incomplete: {lost} lost")
+    for name, told in (end.sinks or {}).items():
+        if told.get("undelivered"):
+            left = plural(told["undelivered"], "message")
+            text.append(f" · {printable(name, 40)}: {left} not delivered", "yellow")
     if end.error:
         text.append(f"\n{'':{INDENT}}{printable(end.error, 1000)}", "red")
     return text
