@@ -55,8 +55,8 @@ class Watcher:
             ``[tool.torchwatch.limits]`` of the working directory's ``pyproject.toml``.
         ignore: checks that are not to run, besides those that ``[tool.torchwatch]`` ignores.
         sinks: where records go as well: names such as ``"terminal"``, ``"webhook"``,
-            ``"tensorboard:runs/tb"``, ``"wandb:project"``, ``"prometheus:9101"``, or objects with ``write`` and
-            ``close`` (default: alerts on standard error, and what ``TORCHWATCH_SINKS`` names).
+            ``"tensorboard:runs/tb"``, ``"wandb:project"``, ``"prometheus:9101"``, or objects with ``write``
+            and ``close`` (default: alerts on standard error, and what ``TORCHWATCH_SINKS`` names).
         on_alert: called with each :class:`~torchwatch.records.Alert` in the training thread at the next step
             boundary; what it raises is yours.
         stop_on: when :attr:`should_stop` turns true: ``"critical"``, or a number: a health score below it.

@@ -2,6 +2,6 @@
 
 from torchwatch.recorder.items import Item, Mark, Outcome, is_evaluation
 from torchwatch.recorder.recorder import Recorder
-from torchwatch.recorder.sinks import Sink
+from torchwatch.sinks.sink import Sink
 
 __all__ = ["Item", "Mark", "Outcome", "Recorder", "Sink", "is_evaluation"]

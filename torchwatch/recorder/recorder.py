@@ -38,7 +38,7 @@ from torchwatch.recorder.items import (
     without_columns,
 )
 from torchwatch.recorder.lines import cut, length, line_of, line_of_pieces
-from torchwatch.recorder.sinks import Sink, Sinks
+from torchwatch.recorder.sinks import Sinks
 from torchwatch.recorder.thinning import DiskBudget
 from torchwatch.recorder.totals import Totals
 from torchwatch.records import (
@@ -57,6 +57,7 @@ from torchwatch.records import (
 )
 from torchwatch.runfile import RunWriter
 from torchwatch.schedule import Schedule
+from torchwatch.sinks.sink import Sink
 
 _HINT_STEPS = 20
 _LONGEST_LINE = 1024
