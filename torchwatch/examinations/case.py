@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -45,8 +45,11 @@ class Options:
         seed: of the choice of samples and of every random draw.
         time_limit_s: after it no examination starts, and a running one ends at its next chunk (s).
         chunk: samples per forward pass; halved when memory runs out.
-        repeats: permutations per ablated element.
-        window: width of the windows along a time axis (bins).
+        repeats: permutations (or draws of noise) per ablated element.
+        window: width of the windows along a time axis (bins); narrower where five would not fit.
+        fill: what is put in the place of what is ablated: ``permutation`` (values of other samples),
+            ``mean``, ``noise`` or ``zero``.
+        channel_groups: channels (or features) that are also ablated together: name → names or numbers.
         ig_n_steps: steps of Integrated Gradients.
         ig_baseline: ``zero``, ``mean``, ``random`` (training samples where given) or ``blur``.
         attribution_samples: how many of the samples are attributed.
@@ -59,6 +62,8 @@ class Options:
     chunk: int = 256
     repeats: int = 5
     window: int = 20
+    fill: str = "permutation"
+    channel_groups: Mapping[str, Sequence[str | int]] | None = None
     ig_n_steps: int = 50
     ig_baseline: str = "zero"
     attribution_samples: int = 100
