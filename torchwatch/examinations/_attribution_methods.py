@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 INTERNAL_BATCH = 32
 """Rows of Integrated Gradients in one pass, or one step of all samples where they are more."""
-_DRAWS = 10
 _NOISE = 0.1
 """Standard deviation of SmoothGrad's noise as a share of the input's range (Smilkov et al. 2017)."""
 
@@ -35,6 +34,7 @@ class Batch:
         n_steps: of Integrated Gradients.
         rows: rows of Integrated Gradients in one pass.
         noise: of SmoothGrad, in units of the input.
+        draws: baselines of GradientSHAP and noises of SmoothGrad for each sample.
     """
 
     main: Tensor
@@ -44,6 +44,7 @@ class Batch:
     n_steps: int
     rows: int = INTERNAL_BATCH
     noise: float = 0.0
+    draws: int = 10
 
 
 Maps = tuple[Tensor, Tensor | None]
@@ -96,15 +97,15 @@ def _input_x_gradient(model: Explained, batch: Batch) -> Maps:
 
 
 def _gradient_shap(model: Explained, batch: Batch) -> Maps:
-    """Its draws one after the other: all at once would be ten times the memory."""
+    """Its draws one after the other: all at once would take that many times the memory."""
     from captum.attr import GradientShap
 
     total = torch.zeros_like(batch.main)
-    for _ in range(_DRAWS):
+    for _ in range(batch.draws):
         total += GradientShap(model).attribute(
             batch.main, baselines=batch.pool, n_samples=1, additional_forward_args=batch.extra
         )
-    return total / _DRAWS, None
+    return total / batch.draws, None
 
 
 def _smooth_grad(model: Explained, batch: Batch) -> Maps:
@@ -113,7 +114,7 @@ def _smooth_grad(model: Explained, batch: Batch) -> Maps:
     maps = NoiseTunnel(Saliency(model)).attribute(
         batch.main,
         nt_type="smoothgrad",
-        nt_samples=_DRAWS,
+        nt_samples=batch.draws,
         nt_samples_batch_size=1,
         stdevs=batch.noise,
         abs=False,

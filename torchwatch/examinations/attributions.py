@@ -8,7 +8,7 @@ map that stays the same shows the input, not the model.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -47,8 +47,8 @@ _ROWS = 128
 """Samples of a chunk: a training batch's worth of memory."""
 _OUTPUTS = 4
 """Up to this many outputs are also attributed one by one."""
-_CHECKED, _CHECK_STEPS = 16, 20
-"""Samples, and steps of Integrated Gradients, of the randomisation check."""
+_CHECKED, _CHECK_STEPS, _CHECK_DRAWS = 16, 20, 2
+"""Samples, steps of Integrated Gradients, and draws of the other methods in the randomisation check."""
 _TOLERATED = 0.05
 
 
@@ -160,7 +160,7 @@ def _chunks(work: _Work, method: Method, model: Explained, target: Target | None
         full = end - start == min(size, count - start)  # smaller: memory ran out at this size
         batch = _batch(work, slice(start, end), target)
         rows = max(INTERNAL_BATCH, end - start) if full else end - start
-        maps, delta = method.explain(model, _with(batch, rows, work.case.options.ig_n_steps))
+        maps, delta = method.explain(model, replace(batch, rows=rows, n_steps=work.case.options.ig_n_steps))
         return work.subject.per_axis(maps), delta
 
     for _, _, done in in_chunks(explain, count, size):
@@ -172,10 +172,6 @@ def _batch(work: _Work, rows: slice, target: Target | None = None) -> Batch:
     device = main.device
     reference_rows = work.reference.values[rows].to(device)
     return Batch(main, extra, reference_rows, work.reference.pool.to(device), 0, noise=work.noise)
-
-
-def _with(batch: Batch, rows: int, n_steps: int) -> Batch:
-    return Batch(batch.main, batch.extra, batch.reference, batch.pool, n_steps, rows, batch.noise)
 
 
 def _single_outputs(case: Case) -> range:
@@ -206,7 +202,7 @@ def _of_output(work: _Work, output: int, number: int, total: int) -> OutputAttri
 def _checked(work: _Work, total: int) -> dict[str, Randomisation]:
     """The randomisation check of every method that ran; nothing where the time for it is over."""
     case = work.case
-    batch = _with(_batch(work, slice(0, _CHECKED)), INTERNAL_BATCH, _CHECK_STEPS)
+    batch = replace(_batch(work, slice(0, _CHECKED)), n_steps=_CHECK_STEPS, draws=_CHECK_DRAWS)
 
     def explaining(method: Method) -> Explain:
         def explain(model: nn.Module) -> Tensor:
