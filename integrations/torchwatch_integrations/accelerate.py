@@ -167,7 +167,7 @@ class WatcherTracker(GeneralTracker):  # type: ignore[misc] # Accelerate has no 
         """The training is over; a run of :func:`watch` ends with its block."""
         own, self._own = self._own, None
         if own is not None:
-            self._guest.call(own.watch.close)
+            Guest(type(self).__name__).call(own.watch.close)  # also after the tracker was switched off
 
     def _configured(self, values: dict[str, Any]) -> None:
         self.hyperparameters |= values
