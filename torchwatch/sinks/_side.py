@@ -106,6 +106,8 @@ class Side(Generic[T]):
         return not self._waiting and not self._busy
 
     def _give_up(self) -> None:
+        if self._closed:
+            return  # what is being delivered was counted when that happened
         self.undelivered += len(self._waiting) + self._busy
         self._waiting.clear()
         self._closed = True

@@ -27,14 +27,11 @@ def generic(header: RunHeader | None, alerts: Sequence[Alert], key: str) -> byte
 
     ``{"id", "torchwatch", "run": {"id", "name", "model", "rank", "world"}, "text", "count", "alerts"}``.
     """
-    run = {} if header is None else {
-        "id": header.run_id, "name": header.name, "model": header.model,
-        "rank": header.rank, "world": header.world,
-    }  # fmt: skip
+    told = {} if header is None else orjson.loads(encode(header))
     body: dict[str, Any] = {
         "id": key,
-        "torchwatch": "" if header is None else header.torchwatch,
-        "run": run,
+        "torchwatch": told.get("torchwatch"),
+        "run": {"id": told.get("run_id"), **{k: told.get(k) for k in ("name", "model", "rank", "world")}},
         "text": words(header, alerts),
         "count": len(alerts),
         "alerts": [orjson.loads(encode(a)) for a in alerts[:MOST_ALERTS]],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import time
 import urllib.parse
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 URL_VARIABLE = "TORCHWATCH_WEBHOOK_URL"
 SECRET_VARIABLE = "TORCHWATCH_WEBHOOK_SECRET"  # noqa: S105 - the name of a variable
+
+_NOT_IN_KEY = re.compile(r"[^A-Za-z0-9_.-]")
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 60.0
@@ -133,9 +136,8 @@ class WebhookSink(SideSink[_Message]):
         if not self._held:
             return
         self._number += 1
-        run = "run" if self._header is None else self._header.run_id
-        rank = 0 if self._header is None else self._header.rank
-        key = f"{run}-{rank}-{self._number}"
+        header = self._header or RunHeader()
+        key = f"{_NOT_IN_KEY.sub('_', header.run_id)[:100]}-{header.rank}-{self._number}"
         alerts, self._held = self._held, []
         self.put(_Message(key, self._payload(self._header, alerts, key)))
 
