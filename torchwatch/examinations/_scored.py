@@ -207,10 +207,15 @@ def _outputs(case: Case) -> Iterator[tuple[int, int, Tensor]]:
         with torch.no_grad():
             return case.forward({k: v[start:end] for k, v in inputs.items()}).cpu()
 
-    size = max(1, min(case.options.chunk, _LARGEST_OUTPUT // max(1, work(0, 1).numel())))
+    size = chunk_of(case, work(0, 1).numel())
     for start, end, out in in_chunks(work, count, size):
         yield start, end, out
         case.tick(end, count)
+
+
+def chunk_of(case: Case, numel: int) -> int:
+    """Samples a chunk, where a sample's output holds ``numel`` numbers."""
+    return max(1, min(case.options.chunk, _LARGEST_OUTPUT // max(1, numel)))
 
 
 def _decided(out: Tensor, targets: Tensor, task: tasks.Task) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -37,12 +37,13 @@ class Groups:
 
     Attributes:
         by: ``group``, or ``class`` where no groups were given and the true class takes their place.
-        metric: ``RMSE``, ``accuracy`` or ``negative log-likelihood (nats)``.
+        metric: ``RMSE`` or ``accuracy``.
         higher_is_better: of the metric.
         names: of the groups (G), the worst first.
         count: samples in each (G,).
         value: the metric of each (G,).
-        low: lower end of its bootstrap 95 % interval (G,); NaN where there are too few samples.
+        low: lower end of its 95 % interval (G,): Wilson's for the accuracy of single decisions, else by
+            bootstrap; NaN below 2 samples.
         high: upper end (G,).
         few: whether a group has less than 5 samples (G,): it counts neither for the spread nor as the worst.
         overall: the metric over all samples.
@@ -50,9 +51,10 @@ class Groups:
         spread_p: how often groups drawn by chance spread as much (permutation); NaN below 2 groups.
         worst: name of the worst group with enough samples; None where there is none.
         worst_p: how often the worst of groups drawn by chance is as bad (permutation); NaN below 2 groups.
-        splits: between and within variance of targets, predictions, residuals and errors, where numbers.
-        pearson_within: correlation of predictions and targets with each group's means taken off; NaN for
-            classes.
+        splits: between and within variance of targets, predictions, residuals and errors; of classes, of
+            errors alone. Of several outputs the mean, each in units of its targets' variance.
+        pearson_within: correlation of predictions and targets with each group's means taken off; of several
+            outputs the median; NaN for classes.
         pearson_between: correlation of the groups' mean predictions and mean targets; NaN for classes or
             below 3 groups.
         within_low: lower end of the 95 % interval of ``pearson_within`` (Fisher's z).

@@ -45,8 +45,8 @@ class Coverage:
     Attributes:
         nominal: share that each interval should hold (L,).
         dropout: share held by intervals of the dropout passes alone, mean ± z·std (L,).
-        with_noise: the same with the passes' variance and the mean squared residual of the other samples
-            added, that is, with the noise that dropout knows nothing of (L,).
+        with_noise: the same with the noise added that dropout knows nothing of: the mean squared residual of
+            the other samples less the mean variance of the passes (L,).
     """
 
     nominal: Floats
@@ -62,13 +62,14 @@ class Uncertainty:
         passes: forward passes with dropout; 0 where the model has none.
         dropouts: full names of the dropout modules that were switched on.
         index: place of each sample in the data (N,).
-        mean: mean over the passes (N, K), in the outputs' unit; of classes, the mean probability given to the
-            class predicted on average, (M,) decisions. Empty without dropout.
+        shown: outputs whose values are kept, the first ones where there are many (k,); empty for classes.
+        mean: mean over the passes of the kept outputs (N, k), in the outputs' unit; of classes, the mean
+            probability given to the class predicted on average, (M,) decisions. Empty without dropout.
         std: standard deviation over the passes, of the same shape.
         entropy: entropy of the mean probabilities (nats), (M,); empty for regression.
         mutual_information: entropy of the mean less the mean entropy (nats), (M,): what the passes disagree
             on; empty for regression.
-        typical: median standard deviation; NaN without dropout.
+        typical: median standard deviation over all outputs; NaN without dropout.
         ranks_errors: whether uncertainty is larger where errors are: Spearman of std and absolute error, or
             of classes the area under the ROC curve of entropy against wrong decisions (0.5 is chance); NaN
             where it cannot be known.
@@ -80,6 +81,7 @@ class Uncertainty:
     passes: int
     dropouts: tuple[str, ...]
     index: Integers
+    shown: Integers
     mean: Floats
     std: Floats
     entropy: Floats

@@ -127,3 +127,29 @@ def shuffler(labels: Integers, units: Integers) -> Callable[[np.random.Generator
     if (first[units] == labels).all() and first.size < labels.size:
         return lambda rng: rng.permutation(first)[units]
     return lambda rng: rng.permutation(labels)
+
+
+def between_p(values: Values, labels: Integers, rng: np.random.Generator, draws: int = DRAWS) -> float:
+    """How likely shuffled labels spread the groups' means as much as these do (one-way permutation test).
+
+    Args:
+        values: (N,).
+        labels: numbers from 0 (N,).
+        rng: chance.
+        draws: how many shuffles.
+
+    Returns:
+        At least 1 / (draws + 1); 1 where nothing varies or there is one group.
+    """
+    size = np.bincount(labels)
+    if (size > 0).sum() < 2 or np.ptp(values) == 0:
+        return 1.0
+    centred = values - values.mean()
+
+    def spread(of: Integers) -> float:
+        sums = np.bincount(of, centred, minlength=size.size)
+        return float((sums**2 / np.maximum(size, 1)).sum())
+
+    observed = spread(labels) * (1 - 1e-9)
+    beyond = sum(spread(rng.permutation(labels)) >= observed for _ in range(draws))
+    return (1 + beyond) / (draws + 1)

@@ -1,0 +1,157 @@
+"""Many forward passes with dropout, summed up on the way: no pass is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from torchwatch.examinations import tasks
+from torchwatch.examinations._scored import chunk_of
+from torchwatch.examinations.case import Case
+from torchwatch.examinations.chunks import in_chunks
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PassesOfNumbers:
+    """A regression's passes.
+
+    Attributes:
+        mean: over the passes (N, K).
+        std: over the passes, unbiased (N, K).
+    """
+
+    mean: Floats
+    std: Floats
+
+
+@dataclass(frozen=True)
+class PassesOfClasses:
+    """A classification's passes, of the decisions that can be scored (M,); of all without targets.
+
+    Attributes:
+        predicted: class with the largest mean probability.
+        true: class; None without targets.
+        confidence: mean probability of the predicted class.
+        std: of that probability over the passes, unbiased.
+        entropy: of the mean probabilities (nats).
+        mutual_information: entropy of the mean less mean entropy (nats), at least 0.
+    """
+
+    predicted: Integers
+    true: Integers | None
+    confidence: Floats
+    std: Floats
+    entropy: Floats
+    mutual_information: Floats
+
+
+def of_numbers(case: Case, passes: int) -> PassesOfNumbers:
+    """Mean and standard deviation of every output."""
+    parts = _all(case, passes, lambda out: out.double(), _moments)
+    return PassesOfNumbers(*(torch.cat(p).numpy() for p in zip(*parts, strict=True)))
+
+
+def of_classes(case: Case, passes: int) -> PassesOfClasses:
+    """Mean probabilities, what they say, and how much the passes disagree."""
+    parts = _all(case, passes, lambda out: _probabilities(out, case.task), _decided)
+    values = [torch.cat(p) for p in zip(*parts, strict=True)]
+    predicted, confidence, std, entropy, information = (v.numpy() for v in values)
+    kept, true = np.isfinite(confidence) & np.isfinite(entropy), None
+    if case.targets is not None:
+        wanted = case.targets.reshape(len(case.targets), -1).double().numpy()
+        kept &= np.isfinite(wanted) & (wanted != tasks.IGNORED)
+        yes_or_no = case.task.name in ("binary", "multilabel")
+        true = (wanted[kept] > 0.5 if yes_or_no else wanted[kept]).astype(np.int64)
+    return PassesOfClasses(
+        predicted=predicted[kept].astype(np.int64),
+        true=true,
+        confidence=np.clip(confidence[kept], 0, 1),
+        std=std[kept],
+        entropy=entropy[kept],
+        mutual_information=np.maximum(information[kept], 0),
+    )
+
+
+class _Sums:
+    """Sums over passes: of values, of squares (both less the first pass, for precision), of entropies."""
+
+    def __init__(self, first: Tensor) -> None:
+        self.first, self.count = first, 0
+        self.sum, self.squares = torch.zeros_like(first), torch.zeros_like(first)
+        self.entropy: Tensor | float = 0.0
+
+    def add(self, values: Tensor) -> None:
+        apart = values - self.first
+        self.count += 1
+        self.sum += apart
+        self.squares += apart * apart
+        self.entropy = self.entropy + _entropy(values)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.first + self.sum / self.count
+
+    @property
+    def std(self) -> Tensor:
+        variance = (self.squares - self.sum**2 / self.count) / max(self.count - 1, 1)
+        return variance.clamp(min=0).sqrt()
+
+
+def _all(case: Case, passes: int, read: Any, finish: Any) -> list[tuple[Tensor, ...]]:
+    """Chunks outside, passes inside; the random numbers depend on the seed and the chunk's first sample."""
+    inputs, count = case.samples.inputs, len(case.samples)
+    seed = int(case.rng("uncertainty").integers(2**31))
+
+    def work(start: int, end: int) -> tuple[Tensor, ...]:
+        chunk = {k: v[start:end] for k, v in inputs.items()}
+        torch.manual_seed(seed + start)
+        sums: _Sums | None = None
+        with torch.no_grad():
+            for _ in range(passes):
+                case.check_time()
+                values = read(case.forward(chunk))
+                sums = sums or _Sums(values)
+                sums.add(values)
+        assert sums is not None
+        return tuple(v.cpu() for v in finish(sums))
+
+    with torch.no_grad():
+        numel = case.forward({k: v[:1] for k, v in inputs.items()}).numel()
+    parts = []
+    for _, end, part in in_chunks(work, count, chunk_of(case, numel)):
+        parts.append(part)
+        case.tick(end, count)
+    return parts
+
+
+def _moments(sums: _Sums) -> tuple[Tensor, ...]:
+    return sums.mean, sums.std
+
+
+def _decided(sums: _Sums) -> tuple[Tensor, ...]:
+    """Of mean probabilities (n, places, classes): predicted class, its mean and std, entropy, information."""
+    confidence, predicted = sums.mean.max(-1)
+    std = sums.std.gather(-1, predicted.unsqueeze(-1)).squeeze(-1)
+    entropy = _entropy(sums.mean)
+    return predicted.double(), confidence, std, entropy, entropy - sums.entropy / sums.count
+
+
+def _probabilities(out: Tensor, task: tasks.Task) -> Tensor:
+    """(n, places, classes); yes-or-no labels as two classes."""
+    p = tasks.probabilities(out, task).double()
+    if task.name in ("binary", "multilabel"):
+        return torch.stack([1 - p, p], -1)
+    return p.unsqueeze(1) if task.name == "multiclass" else p
+
+
+def _entropy(p: Tensor) -> Tensor:
+    each: Tensor = torch.special.entr(p.clamp(min=0))
+    return each.sum(-1)
