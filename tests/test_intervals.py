@@ -34,7 +34,7 @@ def built(*steps: Step, **measured):
 
 
 def test_an_interval_sums_up_its_steps() -> None:
-    _, interval = built(*(step(i) for i in range(1, 5)), recorder_s=0.06, rss_bytes=5, dropped=2)
+    _, interval = built(*(step(i) for i in range(1, 5)), rss_bytes=5, dropped=2)
     assert (interval.first_step, interval.last_step, interval.steps, interval.index) == (1, 4, 4, 0)
     assert interval.loss_mean == 2.5
     assert interval.loss_std == pytest.approx(np.std([1, 2, 3, 4]))
@@ -46,7 +46,6 @@ def test_an_interval_sums_up_its_steps() -> None:
         8.0,
     )
     assert interval.wait_share == pytest.approx(0.2)
-    assert interval.watch_share == pytest.approx((0.04 + 0.06) / 2.0)
     assert (interval.rss_bytes, interval.dropped, interval.duration_s) == (5, 2, 2.0)
 
 
@@ -94,9 +93,9 @@ def test_a_line_adds_up_as_its_steps_do(steps: list[Step], split: int) -> None:
     for one in expanded[split:]:
         mixed.add_all(batch([one]))
     assert alone.room == together.room == mixed.room
-    expected = alone.close("steps", 9.0, recorder_s=0.1)
-    assert same(together.close("steps", 9.0, recorder_s=0.1), expected)
-    assert same(mixed.close("steps", 9.0, recorder_s=0.1), expected)
+    expected = alone.close("steps", 9.0)
+    assert same(together.close("steps", 9.0), expected)
+    assert same(mixed.close("steps", 9.0), expected)
     assert same(together.close_epoch(0, 1, 9.0, {}), alone.close_epoch(0, 1, 9.0, {}))
 
 

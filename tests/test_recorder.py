@@ -49,6 +49,9 @@ class FewInstruments:
     def problems(self) -> list[tuple[str, str]]:
         return []
 
+    def loading_s(self) -> float:
+        return 0.0
+
     def close(self) -> None:
         pass
 
@@ -289,7 +292,7 @@ def test_the_end_counts_each_check_once_at_its_worst() -> None:
     severities = [("a", "info"), ("a", "critical"), ("a", "warning"), ("b", "info"), ("c", "warning")]
     end = totals.end([Alert(check=c, severity=s) for c, s in severities], 73)
     assert end.issues == {"info": 1, "warning": 1, "critical": 1}
-    assert (end.step, end.steps, end.samples, end.watch_share) == (8, 2, 48, 0.1)
+    assert (end.step, end.steps, end.samples) == (8, 2, 48)
     assert end.health_score == 73
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from torchwatch.calibration import PRIOR, Calibration
 from torchwatch.config import WatchConfig
 from torchwatch.schedule import LADDER, Plan, Schedule
 
@@ -23,8 +24,6 @@ _DENSEST_HEAVY = 10
 _HYSTERESIS = 0.8
 _SENTINEL_TRIAL = 10
 _PER_LAYER_S = 5e-6
-_PRIOR, _PRIOR_SD = 1.5, 0.5
-_FACTORS = (1.0, 4.0)
 
 
 class Estimate(NamedTuple):
@@ -61,19 +60,13 @@ class _Kind:
         """The mean, so that rare steps which cost a multiple of the others count for what they cost."""
         return statistics.fmean(self.watched) if self.watched else 0.0
 
-    def error(self) -> float:
-        """Standard error of the median duration, from the median absolute deviation."""
-        middle = self.duration()
-        spread = statistics.median(abs(d - middle) for d in self.durations)
-        return float(1.2533 * 1.4826 * spread / len(self.durations) ** 0.5)
-
 
 class Budget:
     """Watches what watching costs and sets the rates of a schedule.
 
     Our own clocks under-read what we cost: the host's caches are cold after us and its dispatch waits. So the
-    durations of sampled steps are compared with those of the others, and the ratio of the difference to our
-    self-timing becomes ``factor`` (between 1 and 4; 1.5 ± 0.5 before there is evidence).
+    durations of sampled steps are compared with those beside them, and the ratio of the difference to our
+    self-timing becomes the factor of ``calibration``.
 
     Gradients come first: every step, as long as that takes at most 60 % of the budget, else so often that it
     takes 40 %. The sentinel may take 30 %. Heavy probes get what is left, at least 20 %, and never run more
@@ -92,26 +85,39 @@ class Budget:
         self._seen = self._fresh = 0
         self._busy_s = 0.0
         self._tried_sentinel = config.sentinel is not None
-        self.factor = _PRIOR
+        self.calibration = Calibration()
+
+    @property
+    def factor(self) -> float:
+        """What self-timing of measured steps is multiplied with. Any thread."""
+        return self.calibration.factor.value
 
     # ------------------------------------------------------------------ what happened
 
     def step(self, plan: Plan, duration_s: float, watch_s: float) -> None:
         """A measured step has ended. Training thread."""
         self._seen += 1
-        if self._seen > _WARM_UP:
-            self._add(kind_of(plan), (duration_s,), watch_s)
+        if self._seen <= _WARM_UP:
+            return
+        kind = kind_of(plan)
+        if kind == "sampled":
+            self.calibration.sampled(duration_s, watch_s)
+        else:
+            self.calibration.usual((duration_s,), watch_s)
+        self._add(kind, (duration_s,), watch_s)
 
-    def plain_steps(self, durations: Iterable[float], watch_s: float) -> None:
+    def plain_steps(self, durations: Sequence[float], watch_s: float) -> None:
         """Steps of the fast lane have ended; ``watch_s`` is ours in all of them. Training thread."""
-        self._add("plain", tuple(durations), watch_s)
+        if durations:
+            self.calibration.usual(durations, watch_s / len(durations))
+        self._add("plain", durations, watch_s)
 
     def recorded(self, kind: str, seconds: float, steps: int) -> None:
         """The recorder thread spent CPU time on steps of one kind; ``steps`` are those not counted before."""
         entry = self._recorder[kind]
         self._recorder[kind] = [entry[0] + seconds, entry[1] + steps]
 
-    def _add(self, kind: str, durations: tuple[float, ...], watch_s: float) -> None:
+    def _add(self, kind: str, durations: Sequence[float], watch_s: float) -> None:
         if not durations:
             return
         entry = self._kinds[kind]
@@ -119,9 +125,7 @@ class Budget:
         entry.watched.append(watch_s / len(durations))
         self._fresh += len(durations)
         self._busy_s += sum(durations)
-        if self._config.budget is not None and (
-            self._fresh >= _SETTLE_STEPS or self._busy_s >= _SETTLE_S * max(1, self._fresh // _ENOUGH)
-        ):
+        if self._fresh >= _SETTLE_STEPS or self._busy_s >= _SETTLE_S * max(1, self._fresh // _ENOUGH):
             self._settle()
 
     # ------------------------------------------------------------------ what it costs
@@ -132,9 +136,8 @@ class Budget:
         usual = max(("plain", "gradients", "sentinel"), key=lambda name: len(kinds[name]))
         if len(kinds[usual]) < _ENOUGH:
             return None
-        self.factor = self._calibrated(kinds[usual])
         plain, gradients, sampled = (self._cost(name) for name in ("plain", "gradients", "sampled"))
-        bare = kinds[usual].duration() - kinds[usual].own() * self.factor
+        bare = kinds[usual].duration() - kinds[usual].own() * self._factor_of(usual)
         sentinel = self._cost("sentinel") - gradients if len(kinds["sentinel"]) else 0.0
         return Estimate(
             bare_s=max(bare, 1e-7),
@@ -148,28 +151,20 @@ class Budget:
     def _cost(self, name: str) -> float:
         """Seconds that a step of this kind costs, in both threads."""
         seconds, steps = self._recorder[name]
-        return self._kinds[name].mean_own() * self.factor + (seconds / steps if steps else 0.0)
+        own_s = self._kinds[name].mean_own() * self._factor_of(name)
+        return own_s + (seconds / steps if steps else 0.0)
 
-    def _calibrated(self, usual: _Kind) -> float:
-        """Self-timing against the clock on the wall: sampled steps compared with the usual ones."""
-        sampled = self._kinds["sampled"]
-        if len(sampled) < _ENOUGH:
-            return self.factor
-        own = sampled.own() - usual.own()
-        if own <= 0:
-            return self.factor
-        observed = (sampled.duration() - usual.duration()) / own
-        error = (sampled.error() ** 2 + usual.error() ** 2) ** 0.5 / own
-        weight, prior = 1 / max(error, 0.05) ** 2, 1 / _PRIOR_SD**2
-        factor = (observed * weight + _PRIOR * prior) / (weight + prior)
-        return float(min(max(factor, _FACTORS[0]), _FACTORS[1]))
+    def _factor_of(self, name: str) -> float:
+        """What self-timing is multiplied with: plain steps cannot be compared with steps that cost less."""
+        return PRIOR.value if name == "plain" else self.factor
 
     # ------------------------------------------------------------------ what follows
 
     def _settle(self) -> None:
         self._fresh, self._busy_s = 0, 0.0
-        cost = self.estimate()
+        self.calibration.estimate()
         budget = self._config.budget
+        cost = None if budget is None else self.estimate()
         if cost is None or budget is None:
             return
         schedule, allowed = self.schedule, budget * cost.bare_s

@@ -75,8 +75,7 @@ class IntervalBuilder:
     def close(self, closed_by: str, time_s: float, **measured: Any) -> Interval:
         """The interval of the steps since the last one; ``measured`` fills fields that steps do not have.
 
-        ``recorder_s`` is what the recorder's thread took, ``watch_factor`` what the watching that the steps
-        tell of must be multiplied with, ``flops_per_step`` and ``peak_flops_per_s`` are the layout's.
+        ``flops_per_step`` and ``peak_flops_per_s`` are the layout's.
         """
         pieces, self._pieces = self._pieces, []
         count, self._count = self._count, 0
@@ -84,9 +83,6 @@ class IntervalBuilder:
         taken = _Taken(pieces)
         losses, _ = taken.numbers("loss")
         busy, wait, samples = taken.total("step_time_s"), taken.total("wait_time_s"), taken.total("samples")
-        watched = taken.total("watch_time_s") or 0.0
-        factor: float = measured.pop("watch_factor", None) or 1.0
-        recorder_s = measured.pop("recorder_s", None)
         flops = _rate(_times(measured.pop("flops_per_step", None), count), busy)
         peak, energy = measured.pop("peak_flops_per_s", None), measured.get("energy_j")
         fields: dict[str, Any] = {
@@ -103,7 +99,6 @@ class IntervalBuilder:
             "samples_per_s": _rate(samples, busy),
             "step_time_median_s": _reduce(_median, taken.numbers("step_time_s")[0]),
             "wait_share": _rate(wait, busy),
-            "watch_share": _rate(watched * factor + float(recorder_s or 0.0), busy),
             "tokens_per_s": taken.per_second("tokens"),
             "forward_share": taken.per_second("forward_s"),
             "backward_share": taken.per_second("backward_s"),

@@ -213,6 +213,14 @@ class Block:
                 starts[at] = time_s
         return [end - start for start, end in zip(starts, self.ends, strict=True)]
 
+    def busy(self) -> list[float]:
+        """Seconds of each step without waiting for data."""
+        busy = self.durations()
+        for at, wait_s, _ in self.fetched:
+            if wait_s is not None and at < len(busy):
+                busy[at] -= wait_s
+        return busy
+
     def seal(self, transfers: Transfers) -> bool:
         """Start the copy of values that are on a device; False when there was no room for them."""
         remote = [v for _, _, v in self.logged if isinstance(v, torch.Tensor) and v.device.type != "cpu"]

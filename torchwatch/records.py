@@ -325,13 +325,14 @@ class Interval(Record):
     """A stretch of steps: until the end of an epoch or ``interval_steps`` steps, whichever comes first.
 
     ``closed_by`` is ``epoch``, ``steps`` or ``end``. ``duration_s`` is wall time, ``busy_s`` the sum of its
-    step times, waiting included and evaluation not; throughputs are over ``busy_s``. Memory is read when the
-    interval closes. ``wait_share`` is waiting for data over ``busy_s``. ``watch_share`` is what watching
-    cost over ``busy_s``: training thread, calibrated by comparing steps that were sampled with steps that
-    were not, plus recorder thread CPU time. ``gradients_every`` and ``activations_every`` are what the budget
-    settled on, ``sentinel`` whether outputs were summed on every step in search of the first NaN,
-    ``zoomed_steps`` how many steps a warning had measured in full. ``dropped`` counts step details lost under
-    pressure.
+    step times, waiting included and evaluation not; throughputs are over ``busy_s``. Memory is read when
+    the interval closes. ``wait_share`` is waiting for data over ``busy_s``. ``watch_share`` is what
+    watching cost over the time of the steps: training thread, calibrated by comparing steps that were
+    sampled with those beside them, plus recorder thread CPU time; ``watch_share_error`` is one standard
+    error of it, from the calibration. The first ``dense_steps`` steps of a run are in neither (see
+    :class:`End`). ``gradients_every`` and ``activations_every`` are what the budget settled on,
+    ``sentinel`` whether outputs were summed on every step in search of the first NaN, ``zoomed_steps`` how
+    many steps a warning had measured in full. ``dropped`` counts step details lost under pressure.
 
     ``forward_share``, ``backward_share`` and ``optimizer_share`` are of the host's own time (``watch_time_s``
     taken out) in the steps that were sampled; so is ``tokens_per_s``. ``flops_per_s`` counts the model's
@@ -371,6 +372,7 @@ class Interval(Record):
     cuda_reserved_bytes: int | None = None
     cpu_percent: float | None = None
     watch_share: float | None = None
+    watch_share_error: float | None = None
     dropped: int = 0
     thinned: str | None = None
     tokens_per_s: float | None = None
@@ -562,9 +564,10 @@ class End(Record):
     (``undelivered``) when this line was written.
 
     ``complete`` is False when lines were lost (disk full, file deleted, recorder overrun): ``dropped`` says
-    how many step details and ``lost_lines`` how many lines. ``watch_share`` is measured as in
-    :class:`Interval`, over the whole run; so are energy and CO2 (None in a run of less than five seconds),
-    for the grid of ``country``: three letters, or ``world``.
+    how many step details and ``lost_lines`` how many lines. ``watch_share`` and its error are measured as
+    in :class:`Interval`, over the whole run but its first ``dense_steps`` steps; what watching cost in
+    those, and in loading what is used later, is ``watch_start_s``. Energy and CO2 are those of the whole
+    run (None in one of less than five seconds), for the grid of ``country``: three letters, or ``world``.
     """
 
     kind: ClassVar[str] = "end"
@@ -577,6 +580,8 @@ class End(Record):
     health_score: int | None = None
     issues: dict[str, int] = field(default_factory=dict)
     watch_share: float | None = None
+    watch_share_error: float | None = None
+    watch_start_s: float | None = None
     energy_kwh: float | None = None
     energy_source: str | None = None
     co2_kg: float | None = None

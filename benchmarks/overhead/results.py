@@ -62,11 +62,7 @@ def summarise(outcome: Outcome) -> Measured:
 
 
 def self_share(told: dict[str, Any]) -> float | None:
-    """What watching cost by its own account, as a share of step time.
-
-    The recorder thread also wakes while other monitors train; what it used then is in no block, so it is
-    taken off.
-    """
+    """What watching cost by its own account, as a share of step time."""
     if not told.get("busy_s"):
         return None
-    return float(max(told["watch_s"] - told.get("waiting_cpu_s", 0.0), 0.0) / told["busy_s"])
+    return float(told["watch_s"] / told["busy_s"])

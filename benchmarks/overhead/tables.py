@@ -30,11 +30,11 @@ at most {calibrate} s). Up to 0.5 s of steps of a block are decoded by torchwatc
 block has ended.
 
 `everything` measures, on every step and without a budget, all that is on by default. What torchwatch says
-of its own cost is the `watch_share` of the intervals that hold the measured blocks, less the CPU time of
-its thread while other monitors trained. `wandb` runs offline and `wandb.log` is called on every step; its
-writing process uses another core and is not counted. The Composer-style monitor is a re-implementation of
-the published idea (norm, mean, kurtosis and maximum per layer), not Composer itself, and the cheaper
-variant: outputs of leaves only. Nothing is logged by it, the naive hooks and the gradient norms."""
+of its own cost is the `watch_share` of the intervals that hold the measured blocks. `wandb` runs offline
+and `wandb.log` is called on every step; its writing process uses another core and is not counted. The
+Composer-style monitor is a re-implementation of the published idea (norm, mean, kurtosis and maximum per
+layer), not Composer itself, and the cheaper variant: outputs of leaves only. Nothing is logged by it, the
+naive hooks and the gradient norms."""
 
 
 def matrix(measured: Mapping[str, Measured]) -> list[str]:

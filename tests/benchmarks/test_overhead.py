@@ -97,7 +97,7 @@ def test_turns_are_shared_by_time() -> None:
 
 def test_the_self_reported_share_leaves_out_what_the_recorder_did_in_others_turns() -> None:
     assert self_share({}) is None
-    assert self_share({"busy_s": 10.0, "watch_s": 0.3, "waiting_cpu_s": 0.2}) == pytest.approx(0.01)
+    assert self_share({"busy_s": 10.0, "watch_s": 0.1, "waiting_cpu_s": 0.2}) == pytest.approx(0.01)
 
 
 def row(median: float, total: float | None = None, said: float | None = None) -> Row:

@@ -540,7 +540,7 @@ class Attachment:
     def _emit(self, frame: Frame | Block) -> None:
         if isinstance(frame, Block):
             with self.guard("budget"):
-                self.budget.plain_steps(frame.durations(), frame.watch_s)
+                self.budget.plain_steps(frame.busy(), frame.watch_s)
             self._emit_item(frame)
             return
         if frame.started_s is not None and not frame.foreign:

@@ -120,7 +120,7 @@ class _Composer:
         first_step = min(self._first_step, closed.first_step)
         self._first_step = closed.last_step + 1
         std = closed.loss_std if closed.steps > 1 else None
-        return dataclasses.replace(closed, first_step=first_step, loss_std=std, watch_share=None)
+        return dataclasses.replace(closed, first_step=first_step, loss_std=std)
 
     def _epoch(self, epoch: int) -> Epoch:
         evals, self._epoch_evals = self._epoch_evals, {}

@@ -105,6 +105,7 @@ class Energy:
 
     Attributes:
         problems: what could not be had, in sentences.
+        loading_s: CPU time that loading codecarbon took.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class Energy:
         self._counters: dict[int, float] = {}
         self._unused_s: dict[int, float] = {}
         self.problems: list[str] = []
+        self.loading_s = 0.0
 
     def read_gpus(self, now: float, devices: set[int], readings: list[dict[str, Any]]) -> None:
         """Take in what :class:`~torchwatch.recorder.gpus.Gpus` read.
@@ -192,6 +194,13 @@ class Energy:
         return None not in present and any(value is not None for value in taken.values())
 
     def _start(self, now: float) -> None:
+        before_s = time.thread_time()
+        try:
+            self._load_all(now)
+        finally:
+            self.loading_s += time.thread_time() - before_s
+
+    def _load_all(self, now: float) -> None:
         self._grid = self._find(self._country)
         if self._grid.problem is not None:
             self.problems.append(self._grid.problem)

@@ -79,6 +79,11 @@ class Instruments:
         """What of this is read, in the words of the layout's coverage."""
         return {"gpus": self._gpus.coverage(), "energy": "ok" if self._wanted else "off"}
 
+    def loading_s(self) -> float:
+        """CPU time that went into loading libraries since this was asked before."""
+        seconds, self._energy.loading_s = self._energy.loading_s, 0.0
+        return seconds
+
     def problems(self) -> list[tuple[str, str]]:
         """What has gone wrong since this was asked before: (topic, sentence)."""
         found, self._problems = self._problems, []

@@ -22,6 +22,7 @@ from torchwatch.config import WatchConfig
 from torchwatch.engine import Engine
 from torchwatch.intervals import IntervalBuilder
 from torchwatch.probe import Block, Frame, Later, Probe
+from torchwatch.recorder.accounts import Account
 from torchwatch.recorder.blackbox import BlackboxBuffer
 from torchwatch.recorder.early import EarlySteps
 from torchwatch.recorder.instruments import Instruments
@@ -122,7 +123,8 @@ class Recorder:
         self._last_tick = clock()
         self._next_system = clock() + config.system_s
         self._totals = Totals()
-        self._thread_s = 0.0
+        self._account = Account(config.dense_steps)
+        self._closed_s = self._ticked_cpu_s = 0.0
         self._dropped_said = self._zoomed_said = 0
         self._said: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="torchwatch-recorder", daemon=True)
@@ -185,6 +187,7 @@ class Recorder:
         elapsed, self._last_tick = max(now - self._last_tick, 1e-9), now
         waiting = sum(steps_in(item) for item in tuple(self._queue))
         fast = waiting / elapsed > self.config.fast_steps_per_s
+        idle = not self._queue
         pieces: list[Step | Steps] = []
         for _ in range(len(self._queue)):  # what comes while this runs waits for the next tick
             item = self._queue[0]
@@ -205,20 +208,27 @@ class Recorder:
                 pieces = []
                 self._take(item)
         self._take_pieces(pieces, fast=fast)
-        self._take_overdue(now)
+        idle = not self._take_overdue(now) and idle
+        cpu_s = self._ticked_cpu_s if idle else time.thread_time()
         self._system(now)
+        if idle:
+            self._flush()
+        self._account.timely(time.thread_time() - cpu_s, self._instruments.loading_s())
         self._flush()
+        self._ticked_cpu_s = time.thread_time()
 
-    def _take_overdue(self, now: float) -> None:
-        """Steps that the training thread has not handed over in time.
+    def _take_overdue(self, now: float) -> bool:
+        """Take steps that the training thread has not handed over in time; whether there were any.
 
         What was queued before them comes first: the queue is looked at after them, and everything older than
         two steps that wait in the training thread has been queued by then.
         """
         block = self._early.take(now) if self._outcome is None else None
-        if block is not None and not self._queue:
-            self._early.took(block)
-            self._take_pieces(self._take_block([], block, fast=True), fast=True)
+        if block is None or self._queue:
+            return False
+        self._early.took(block)
+        self._take_pieces(self._take_block([], block, fast=True), fast=True)
+        return True
 
     def _take_frame(self, pieces: list[Step | Steps], frame: Frame, *, fast: bool) -> list[Step | Steps]:
         started = time.thread_time()
@@ -288,6 +298,7 @@ class Recorder:
         started = time.thread_time()
         last_s = self._feed_pieces(pieces, fast=fast)
         self._tell_budget(pieces, time.thread_time() - started)
+        self._account.took(pieces)
         if self._totals.without_loss >= _HINT_STEPS:
             self._say("loss", _UNSEEN.format(steps=_HINT_STEPS))
         if self._intervals.full:
@@ -325,8 +336,7 @@ class Recorder:
             self._feed(kept)
 
     def _close_interval(self, closed_by: str, time_s: float) -> None:
-        thread_s = time.thread_time()
-        spent, self._thread_s = thread_s - self._thread_s, thread_s
+        duration_s, self._closed_s = time_s - self._closed_s, time_s
         schedule = self._budget.schedule
         zoomed, self._zoomed_said = schedule.zoomed - self._zoomed_said, schedule.zoomed
         dropped, self._dropped_said = self.dropped - self._dropped_said, self.dropped
@@ -334,8 +344,6 @@ class Recorder:
             self._intervals.close(
                 closed_by,
                 time_s,
-                recorder_s=spent,
-                watch_factor=self._budget.factor,
                 dropped=dropped,
                 gradients_every=schedule.gradients_every,
                 activations_every=schedule.activations_every,
@@ -344,6 +352,7 @@ class Recorder:
                 thinned=self._disk.thinned(),
                 **self._arithmetic,
                 **self._instruments.interval(),
+                **self._account.close(duration_s, self._budget.calibration.factor),
             )
         )
         self._intervals.interval_steps = self._disk.interval_steps(self.config.interval_steps)
@@ -401,14 +410,13 @@ class Recorder:
             time_s=round(self._clock(), 6),
             complete=self.lost == 0 and self.writer.complete,
             dropped=self.dropped,
-            recorder_s=time.thread_time(),
-            watch_factor=self._budget.factor,
             zoomed_steps=self._budget.schedule.zoomed,
             lost_lines=self.writer.lost_lines,
             error=outcome.error,
             traceback=outcome.traceback,
             sinks=self._sinks.drain(self._left_s(_SINKS_UNTIL), self._say),
             **self._instruments.end(),
+            **self._account.end(self._budget.calibration.factor),
         )
         self._buffer.append(end)
         self._flush()

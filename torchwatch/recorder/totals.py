@@ -9,7 +9,6 @@ import numpy as np
 
 from torchwatch.check import Severity
 from torchwatch.codec import Values
-from torchwatch.intervals import tidy
 from torchwatch.records import Alert, End, Step, Steps
 
 
@@ -22,14 +21,11 @@ class Totals:
         steps: how many there were.
         epochs: how many ended.
         without_loss: steps in a row, up to now, in which no loss was seen.
-        watch_s: what the training thread told of its watching so far.
     """
 
     def __init__(self) -> None:
         self.step = self.steps = self.epochs = 0
         self.step_s: float | None = None
-        self.watch_s = 0.0
-        self._busy_s = 0.0
         self._samples: int | None = 0
         self.without_loss = 0
 
@@ -39,8 +35,6 @@ class Totals:
         self.steps += 1
         if self._samples is not None:
             self._samples = None if step.samples is None else self._samples + step.samples
-        self._busy_s += step.step_time_s or 0.0
-        self.watch_s += step.watch_time_s or 0.0
         self.without_loss = self.without_loss + 1 if step.loss is None else 0
 
     def add_all(self, line: Steps) -> None:
@@ -52,8 +46,6 @@ class Totals:
         known = _known(line.samples)
         if self._samples is not None:
             self._samples = self._samples + int(known.sum()) if len(known) == count else None
-        self._busy_s += float(_known(line.step_time_s).sum())
-        self.watch_s += float(_known(line.watch_time_s).sum())
         losses = [None] * count if line.loss is None else line.loss
         last = next((at for at in range(count - 1, -1, -1) if losses[at] is not None), None)
         self.without_loss = self.without_loss + count if last is None else count - 1 - last
@@ -62,21 +54,8 @@ class Totals:
         """Time since the last step ended."""
         return None if self.step_s is None else round(max(now - self.step_s, 0.0), 6)
 
-    def end(
-        self,
-        alerts: Iterable[Alert],
-        health_score: int,
-        *,
-        recorder_s: float = 0.0,
-        watch_factor: float = 1.0,
-        **told: Any,
-    ) -> End:
-        """The end record; ``told`` are its other fields. A run without steps has no health score.
-
-        ``recorder_s``: CPU time of the recorder thread. ``watch_factor``: what self-timing is multiplied
-        with.
-        """
-        watch_s = self.watch_s * watch_factor + recorder_s
+    def end(self, alerts: Iterable[Alert], health_score: int, **told: Any) -> End:
+        """The end record; ``told`` are its other fields. A run without steps has no health score."""
         return End(
             step=self.step,
             steps=self.steps,
@@ -84,7 +63,6 @@ class Totals:
             samples=self._samples if self.steps else None,
             health_score=health_score if self.steps else None,
             issues=_at_worst(alerts),
-            watch_share=tidy(watch_s / self._busy_s) if self._busy_s else None,
             **told,
         )
 

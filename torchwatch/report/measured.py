@@ -81,7 +81,10 @@ def machine_table(report: Report) -> list[Block]:
     end = report.found.end
     if end is not None and end.watch_share is not None:
         share = f"{100 * end.watch_share:.2f} %"
-        rows.append(["cost of watching", share, "of the time of the steps, as measured by torchwatch"])
+        if end.watch_share_error is not None:
+            share += f" ± {100 * end.watch_share_error:.2f}"
+        start = f"; {end.watch_start_s:.1f} s at the start apart" if end.watch_start_s else ""
+        rows.append(["cost of watching", share, f"of the time of the steps, by its own account{start}"])
     return [Table(["what", "value", "how"], rows, numeric=frozenset({1}))]
 
 
