@@ -1,7 +1,7 @@
 """Reads what Weights & Biases wrote offline: the transaction log ``run-*.wandb`` of each run.
 
 The file is a LevelDB log: after a header of seven bytes, blocks of 32 KiB with records that are whole (1) or
-in pieces (2 first, 3 middle, 4 last), each a protobuf ``Record``. The package itself reads it in compiled code.
+in pieces (2 first, 3 middle, 4 last), each a protobuf ``Record``. The package reads it in compiled code.
 """
 
 from __future__ import annotations

@@ -234,7 +234,8 @@ def test_the_address_is_never_said(make: Make, answer, caplog: pytest.LogCapture
     "url",
     [
         "", "ftp://host/s3cret", "file:///etc/s3cret", "https:///s3cret", "s3cret", "http://[s3cret",
-        "http://host:s3cret/", "https://user:s3cret@host/", "https://host/s3cret\nX: y", "https://host/s3 cret",
+        "http://host:s3cret/", "https://user:s3cret@host/", "https://host/s3cret\nX: y",
+        "https://host/s3 cret",
     ],
 )  # fmt: skip
 def test_an_address_that_cannot_be_used_is_refused_at_once_and_not_repeated(make: Make, url: str) -> None:

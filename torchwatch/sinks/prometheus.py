@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+import threading
 from typing import TYPE_CHECKING, Any
 
 from torchwatch.errors import ConfigError
@@ -17,6 +20,7 @@ HOST, PORT = "127.0.0.1", 9101
 MOST_METRICS = 100
 """So many names of logged metrics at most: each is a time series in Prometheus."""
 
+_LONGEST = 200
 _RUN = ("run", "rank")
 _GAUGES = {
     "step": "Number of the last training step",
@@ -121,7 +125,12 @@ class PrometheusSink:
         """Stop listening."""
         server, self._server = self._server, None
         if server is not None:
-            server.shutdown()
+            stopping = threading.Thread(target=server.shutdown, daemon=True)
+            stopping.start()
+            while stopping.is_alive():  # the server looks up every half a second, or when someone calls
+                with contextlib.suppress(OSError), socket.create_connection(server.server_address[:2], 0.05):
+                    pass
+                stopping.join(0.05)
             server.server_close()
             self._thread.join(1.0)
 
@@ -145,8 +154,9 @@ class PrometheusSink:
         self._info = client.Gauge("run_info", "What is watched", **labels)
 
     def _open(self, header: RunHeader) -> None:
-        self._labels = (header.name or header.run_id, str(header.rank))
-        self._info.labels(*self._labels, header.run_id, header.model, header.torchwatch).set(1)
+        self._labels = (_label(header.name or header.run_id), str(header.rank))
+        told = map(_label, (header.run_id, header.model, header.torchwatch))
+        self._info.labels(*self._labels, *told).set(1)
         self._set("finished", 0)
         self._judge()
         port = self._wanted and self._wanted + _local_rank()
@@ -173,7 +183,7 @@ class PrometheusSink:
     def _take_alert(self, alert: Alert) -> None:
         self._issues.feed(alert)
         if alert.state == "opened":
-            self._alerts.labels(*self._labels, alert.check, alert.severity).inc()
+            self._alerts.labels(*self._labels, _label(alert.check), _label(alert.severity)).inc()
         self._judge()
 
     def _judge(self) -> None:
@@ -198,7 +208,12 @@ class PrometheusSink:
                 continue
             self._metrics.add(name)
             if isinstance(value, (int, float)):
-                self._metric.labels(*self._labels, name).set(value)
+                self._metric.labels(*self._labels, _label(name)).set(value)
+
+
+def _label(text: str) -> str:
+    """The text as a label; the library escapes it, but fails where it is no UTF-8."""
+    return text[:_LONGEST].encode(errors="backslashreplace").decode()
 
 
 def _local_rank() -> int:
