@@ -28,6 +28,18 @@ def test_one_spike_is_noted_with_its_step(batched):
     assert_quiet(SLUG, records(spiked(30, 250), batched=batched), allow_info=True)
 
 
+def test_a_burst_without_a_gap_is_a_warning_when_the_loss_is_back():
+    assert_fires(SLUG, records(spiked(60, 250, 251, 252)), severity="warning", since=(250, 250), by=253)
+
+
+def test_near_miss_a_loss_that_stays_up():
+    """New classes: the loss jumps above where it began, and comes down over the next steps."""
+    loss = spiked(1, 10)
+    loss[249:] += 9 * np.exp(-np.arange(loss.size - 249) / 12)
+    assert loss[249] > loss[:20].mean()
+    assert_quiet(SLUG, records(loss), allow_info=True)
+
+
 def test_a_burst_above_the_first_level_is_one_warning():
     _, alerts = run_check(SLUG, records(spiked(60, 250, 252, 253)))
     assert [a.state for a in alerts if a.state == "opened"] == ["opened"]

@@ -13,7 +13,9 @@ What to do
 
 When it is fine
     One bad batch from which the loss returns at once is only noted. It is a warning when several come
-    together and lie above the level at which training began.
+    together, lie above the level at which training began, and the loss returned between or after them: a loss
+    that stays up has changed its level, as with new classes or a harder source, and ``loss-explosion`` judges
+    that.
 """
 
 from __future__ import annotations
@@ -71,7 +73,9 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
     count = losses.values.size
     if count <= limits.armed_after:
         return NotReady(f"needs {limits.armed_after + 1} steps with a loss, {count} seen")
-    fresh = max(int(np.searchsorted(losses.steps, history.new_from)), limits.armed_after)
+    # Whether the loss came back is seen after the spike, so the last few steps are looked at again.
+    first_new = int(np.searchsorted(losses.steps, history.new_from))
+    fresh = max(first_new - max(0, limits.burst_steps), limits.armed_after)
     found: Finding | None = None
     for start in range(fresh, count, _BLOCK):
         finding = _in_block(history, losses, start, min(start + _BLOCK, count), limits)
@@ -100,10 +104,11 @@ def _in_block(history: History, losses: Series, start: int, end: int, limits: Li
 
 
 def _threshold(history: History, before: Values, limits: Limits, *, signed: bool) -> float:
-    """The loss above which a step is a spike."""
+    """The loss above which a step is a spike; infinite for a loss around 0 whose scatter is not known."""
     typical = middle(before)
     if signed:
-        return typical + limits.sigmas * scatter(before)
+        spread = scatter(before)
+        return typical + limits.sigmas * spread if spread > 0 else math.inf
     sigma = scatter(np.log(np.maximum(before, 1e-300)))
     with np.errstate(over="ignore"):
         by_noise = float(typical * np.exp(limits.sigmas * sigma))
@@ -128,17 +133,17 @@ def _finding(
     step, value = int(losses.steps[at]), float(losses.values[at])
     low = max(0, start - limits.burst_steps)
     near = losses.values[max(0, at - limits.burst_steps + 1) : at + limits.burst_steps]
-    together = int((near[np.isfinite(near)] > level).sum())
+    high = np.isfinite(near) & (near > level)
+    together = int(np.convolve(high, np.ones(max(1, limits.burst_steps), np.int64)).max())
+    earlier = low + np.flatnonzero(losses.values[low : int(spikes[0]) + 1] > level)
     first = first_level(history)
     serious = (
-        (first is None or value > first)
-        and together >= limits.burst
-        and not plays_against_itself(history)
-        and not lr_rose(history, step, limits.lr_intervals)
-        and (step > history.warm_up_end() or not limits.lr_intervals)
+        together >= limits.burst
+        and (first is None or value > first)
+        and _returned(losses.values[earlier[0] :], level, typical)
+        and not _is_expected(history, step, limits)
         and not (typical > 0 and _by_chance(losses.values[:low], level / typical, limits))
     )
-    earlier = low + np.flatnonzero(losses.values[low : int(spikes[0]) + 1] > level)
     norm = history.series("grad_norm")
     measured = norm.values[norm.steps == step]
     detail = (
@@ -157,6 +162,19 @@ def _finding(
         threshold=level,
         fix=f"Look at the batch of step {step}, and clip gradients so that one batch cannot do much harm.",
     )
+
+
+def _returned(since: Values, level: float, typical: float) -> bool:
+    """Whether a loss since the first spike was back: nearer to what is typical than to a spike's level."""
+    back = math.sqrt(typical * level) if typical > 0 else (typical + level) / 2
+    return bool((since <= back).any())
+
+
+def _is_expected(history: History, step: int, limits: Limits) -> bool:
+    """Whether the loss is not made to fall, or the learning rate just rose."""
+    if plays_against_itself(history) is not None or lr_rose(history, step, limits.lr_intervals):
+        return True
+    return bool(limits.lr_intervals) and step <= history.warm_up_end()
 
 
 def _by_chance(before: Values, times: float, limits: Limits) -> bool:
