@@ -55,6 +55,11 @@ def test_near_miss_a_turn_within_noise_of_unknown_size():
     assert_quiet(SLUG, run([3.05, 2.86, 2.95, 2.96, 3.25]))
 
 
+def test_near_miss_validation_never_fell():
+    """Classes that come later: validation on all of them gets worse while training is on the first ones."""
+    assert_quiet(SLUG, run([2.86, 2.99, 3.11, 3.25, 3.48]))
+
+
 def test_near_miss_a_turn_in_which_training_rose_once():
     turn = [3.05, 2.86, 2.99, 3.11, 3.25]
     assert_quiet(SLUG, run(turn, train=[2.0, 1.5, 1.2, 1.3, 1.0]))

@@ -2,11 +2,12 @@
 
 What it detects
     The best validation loss lies at least three evaluations back (in a long run a tenth of all), and the
-    last is worse than it by more than 5 % (Prechelt's generalisation loss). Either the way since the best is
-    plain: at each evaluation validation rose and training fell, and the mean of the last three lies above the
-    best by more than noise of a size that is itself not well known (Student's t). Or it is not: then the
-    last three (the last tenth) must all be worse by 5 % and by more than noise, the slope since the best must
-    rise for certain, and validation rose at least twice while training fell. The levels of training and
+    last is worse than it by more than 5 % (Prechelt's generalisation loss). Either it is a plain
+    turn: validation fell before the best, at each evaluation since it rose while training fell, and the mean
+    of the last three lies above the best by more than noise of a size that is itself not well known
+    (Student's t). Or it is not: then the last three (the last tenth) must all be worse by 5 % and by more
+    than noise, the slope since the best must rise for certain, and validation rose at least twice while
+    training fell. The levels of training and
     validation loss are never compared with each other: they can be on different scales.
 
 Why it matters
@@ -95,7 +96,7 @@ def find(history: History, limits: Limits) -> list[Finding] | NotReady:
         return []
     train = train_levels(history, val.steps)
     both = (np.diff(val.values) > 0) & ((np.diff(train) < 0) | _memorised(history, train[1:]))
-    plain = bool(both[best:].all()) and _is_clear(val.values, best, limits)
+    plain = best > 0 and bool(both[best:].all()) and _is_clear(val.values, best, limits)
     if not plain and not _is_certain(val, best, patience, limits):
         return []
     if both[best:].sum() < limits.rises or not _train_fell(history, train, best):
