@@ -90,9 +90,9 @@ class _Row:
 def _rows(
     data: Iterable[Any], count: int, rng: np.random.Generator, say: Say
 ) -> tuple[list[_Row], int | None, str]:
-    indexed = _indexed(data)
-    if indexed is not None:
-        dataset, collate = indexed
+    found = indexed(data)
+    if found is not None:
+        dataset, collate = found
         size = len(dataset)  # type: ignore[arg-type]
         picked = np.sort(rng.permutation(size)[:count])
         loader = DataLoader(Subset(dataset, picked.tolist()), batch_size=_BATCH, collate_fn=collate)
@@ -106,7 +106,7 @@ def _rows(
     return _scanned(data, count, rng, say)
 
 
-def _indexed(data: Any) -> tuple[Dataset[Any], Any] | None:
+def indexed(data: Any) -> tuple[Dataset[Any], Any] | None:
     """The data set and how its samples become a batch, where samples can be fetched by their index."""
     dataset, collate = data, None
     if isinstance(data, DataLoader):
