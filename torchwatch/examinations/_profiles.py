@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from torchwatch.results.attributions import AttributionMap, AxisProfile, Convergence
-
-if TYPE_CHECKING:
-    from torchwatch.examinations.case import Case
 
 _MOST_ROWS, _MOST_COLUMNS = 160, 256
 """Cells of a map; longer axes are binned."""
@@ -23,13 +21,13 @@ class Tally:
     """Adds up the attributions of one method over chunks of samples.
 
     Args:
-        case: for names of axes and elements.
-        adds_up: whether convergence deltas come with them.
+        axes: names of the axes of what is added.
+        names_along: from an axis and its length to names of its elements.
     """
 
-    def __init__(self, case: Case) -> None:
-        self._case = case
-        self._per_axis: list[list[Tensor]] = [[] for _ in case.axes]
+    def __init__(self, axes: tuple[str, ...], names_along: Callable[[str, int], Sequence[str]]) -> None:
+        self._axes, self._names_along = axes, names_along
+        self._per_axis: list[list[Tensor]] = [[] for _ in axes]
         self._signed: Tensor | None = None
         self._size: Tensor | None = None
         self._deltas: list[Tensor] = []
@@ -59,8 +57,8 @@ class Tally:
     def profiles(self) -> tuple[AxisProfile, ...]:
         """One profile for each axis."""
         return tuple(
-            profile_of(name, tuple(self._case.names_along(name, kept[0].shape[1])), torch.cat(kept).numpy())
-            for name, kept in zip(self._case.axes, self._per_axis, strict=True)
+            profile_of(name, tuple(self._names_along(name, kept[0].shape[1])), torch.cat(kept).numpy())
+            for name, kept in zip(self._axes, self._per_axis, strict=True)
         )
 
     def convergence(self) -> Convergence | None:
@@ -76,19 +74,18 @@ class Tally:
             beyond=float((delta > _TOLERATED * change).double().mean()),
         )
 
-    def overview(self) -> AttributionMap | None:
-        """The mean map over two axes: the last one and the first of the others that is not ``channel``.
-
-        None for inputs with one axis.
-        """
-        if self._signed is None or self._size is None or self._signed.ndim < 2:
-            return None
-        names = self._case.axes
-        rows, columns = (0, 1) if len(names) == 2 else (len(names) - 2, len(names) - 1)
+    def overview(self) -> AttributionMap:
+        """The mean map over the last two axes, time to the right; of one axis a map of one row."""
+        signed, size, names = self._signed, self._size, self._axes
+        if signed is None or size is None:
+            raise ValueError("nothing was added")
+        if signed.ndim == 1:
+            signed, size, names = signed[None], size[None], ("", *names)
+        rows, columns = len(names) - 2, len(names) - 1
         if names[rows] == "time" and len(names) == 2:
             rows, columns = columns, rows  # time runs to the right
-        row_edges = _edges(self._signed.shape[rows], _MOST_ROWS)
-        column_edges = _edges(self._signed.shape[columns], _MOST_COLUMNS)
+        row_edges = _edges(signed.shape[rows], _MOST_ROWS)
+        column_edges = _edges(signed.shape[columns], _MOST_COLUMNS)
 
         def cells(total: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
             flat = (total / self._count).movedim((rows, columns), (0, 1))
@@ -97,7 +94,7 @@ class Tally:
             return np.asarray(np.add.reduceat(by_rows, column_edges[:-1], axis=1), dtype=np.float64)
 
         return AttributionMap(
-            names[rows], names[columns], row_edges, column_edges, cells(self._signed), cells(self._size)
+            names[rows], names[columns], row_edges, column_edges, cells(signed), cells(size)
         )
 
 

@@ -106,7 +106,7 @@ def _result(
         n_steps=case.options.ig_n_steps,
         methods=methods,
         outputs=outputs,
-        overview=work.tallies[methods[0].method].overview(),
+        overview=work.tallies[methods[0].method].overview() if len(case.axes) > 1 else None,
         not_run=tuple((m.title, work.not_run[m.name]) for m in METHODS if m.name in work.not_run),
         sample_rate=case.inputs.sample_rate,
     )
@@ -137,7 +137,7 @@ def _tallied(work: _Work, method: Method) -> Tally:
     if method.name == "deep_lift":
         assert_deep_lift_applies(case)
     model = pliable(case) if method.pliable else None
-    tally = Tally(case)
+    tally = Tally(case.axes, case.names_along)
     for maps, delta in _chunks(work, method, work.subject.model(model)):
         tally.add(maps, delta)
     if not tally.finite:
@@ -186,7 +186,7 @@ def _of_output(work: _Work, output: int, number: int, total: int) -> OutputAttri
     case = work.case
     case.progress(number, total)
     target = target_of(case, work.subject.index, output)
-    tally = Tally(case)
+    tally = Tally(case.axes, case.names_along)
     try:
         for maps, delta in _chunks(work, METHODS[0], work.subject.model(), target):
             tally.add(maps, delta)
