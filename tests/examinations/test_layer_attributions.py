@@ -96,14 +96,14 @@ def test_conductance_is_captums():
     assert layer.layer == "0"
     assert layer.flow == pytest.approx(expected.detach().mean(0).numpy(), rel=1e-4, abs=1e-7)
     assert layer.magnitude == pytest.approx(expected.detach().abs().mean(0).numpy(), rel=1e-4)
-    assert layer.share == pytest.approx(1, abs=0.01)
+    assert layer.share == pytest.approx(1, abs=0.05)
 
 
 def test_conductance_finds_the_unit_that_carries_the_output():
     x = torch.rand(20, 3, 12)
     flows = examined(Located(), (x, torch.randn(20, 1))).conductance
     assert [(f.layer, f.ranking[0]) for f in flows] == [("first", 3), ("second", 2)]
-    assert all(f.share == pytest.approx(1, abs=0.01) for f in flows)
+    assert all(f.share == pytest.approx(1, abs=0.05) for f in flows)
 
 
 def test_what_goes_around_a_layer_lowers_its_share():
