@@ -101,6 +101,20 @@ def test_one_rank_is_judged_and_the_others_are_counted(
     }
 
 
+def test_what_was_seen_on_other_ranks_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = write_run(tmp_path / "run.jsonl", [header(world=3), *whole_run()[1:]])
+    write_run(tmp_path / "run.rank1.jsonl", [header(rank=1, world=3), *whole_run()[1:]])
+    write_run(tmp_path / "run.rank2.jsonl", [header(rank=2, world=3), *whole_run()[1:60]])
+    lines = call(monkeypatch, "diagnose", run).out.splitlines()
+    assert "rank 1    finished: 100 steps, health 93/100 · dead-units" in lines
+    assert any(line.startswith("rank 2    unfinished: ") and line.endswith("no issue") for line in lines)
+    ranks = json.loads(call(monkeypatch, "diagnose", run, "--json").out)["ranks"]
+    assert [(rank["rank"], rank["status"], rank["issues"]) for rank in ranks] == [
+        (1, "finished", {"dead-units": "warning"}),
+        (2, "unfinished", {}),
+    ]
+
+
 def test_a_run_on_one_rank_says_nothing_of_ranks(faulty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "rank" not in call(monkeypatch, "diagnose", faulty).out.splitlines()[1]
     assert json.loads(call(monkeypatch, "diagnose", faulty, "--json").out)["world"] == 1

@@ -105,6 +105,60 @@ def test_another_run_in_the_file_begins_anew(monkeypatch: pytest.MonkeyPatch) ->
     assert "run       second" in shown.out
 
 
+def of_rank(folder: Path, rank: int, *records: Record) -> Path:
+    name = "run.jsonl" if rank == 0 else f"run.rank{rank}.jsonl"
+    return write_run(folder / name, [header(rank=rank, world=3), *records])
+
+
+def test_all_ranks_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What several ranks say is said once; how each of them ended is always said."""
+    run = of_rank(tmp_path, 0, *whole_run()[1:])
+    of_rank(tmp_path, 1, *whole_run()[1:])
+    of_rank(
+        tmp_path, 2, *steps(1, 30), alert(check="input-bound", layer=None), End("crashed", step=30, steps=30)
+    )
+    shown = call(monkeypatch, "tail", run, "--no-follow", "--log-file", tmp_path / "log")
+    of_ranks = [line for line in shown.out.splitlines() if line.startswith("rank ")]
+    assert [line[:40] for line in of_ranks] == [
+        "rank 1    finished  100 steps, 1 epoch i",
+        "rank 2    WARNING   step 60  input-bound",
+        "rank 2    crashed   30 steps, 0 epochs i",
+    ]
+    written = (tmp_path / "log").read_text().splitlines()
+    assert [line for line in written if line.startswith("rank ")] == of_ranks
+    assert shown.out.splitlines()[0].startswith("run       digits")
+    only_alerts = call(monkeypatch, "tail", run, "--alerts").out.splitlines()
+    assert [line for line in only_alerts if line.startswith("rank ")] == of_ranks
+    assert call(monkeypatch, "tail", tmp_path / "run.rank1.jsonl").out.count("rank 2") == 0
+
+
+def test_json_lines_of_other_ranks_have_their_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = of_rank(tmp_path, 0, *whole_run()[1:])
+    of_rank(tmp_path, 2, *whole_run()[1:])
+    lines = [
+        json.loads(line) for line in call(monkeypatch, "tail", run, "--json", "--no-follow").out.splitlines()
+    ]
+    assert [(line["kind"], line.get("rank")) for line in lines] == [
+        ("alert", None),
+        ("note", None),
+        ("status", None),
+        ("end", None),
+        ("alert", 2),
+        ("note", 2),
+        ("end", 2),
+    ]
+    alerts = [
+        json.loads(line) for line in call(monkeypatch, "tail", run, "--json", "--alerts").out.splitlines()
+    ]
+    assert [(line["kind"], line.get("rank")) for line in alerts] == [("alert", None), ("alert", 2)]
+
+
+def test_an_alert_of_another_rank_counts_for_fail_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = of_rank(tmp_path, 0, *steps(1, 30), End("finished", step=30, steps=30))
+    of_rank(tmp_path, 1, *steps(1, 30), alert(severity="critical"), End("finished", step=30, steps=30))
+    assert call(monkeypatch, "tail", run, "--no-follow", "--fail-on", "critical").code == 1
+
+
 def test_log_file_gets_the_same_as_plain_text(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
+import orjson
 from rich.live import Live
 from rich.text import Text
 
 from torchwatch.commands._shared import console, print_json, print_json_text, unfinished
 from torchwatch.records import Alert, End, Note, RunHeader, encode
-from torchwatch.sinks.lines import AlertLines, end_text, header_text, show
+from torchwatch.sinks.lines import INDENT, AlertLines, end_text, header_text, show
 from torchwatch.sinks.logfile import LogFileSink
 from torchwatch.sinks.progress import Pace, Progress
 from torchwatch.text import duration
@@ -31,8 +32,8 @@ QUIET_S = 10.0
 class Screen(Protocol):
     """Takes the records of a followed run; None stands for "nothing new at the moment"."""
 
-    def show(self, record: Record | None) -> None:
-        """Take in the next record."""
+    def show(self, record: Record | None, rank: int = 0) -> None:
+        """Take in the next record of a rank; 0 is the one that is followed."""
 
     def finish(self, run: str) -> None:
         """The last record of the file was shown."""
@@ -58,18 +59,24 @@ class PlainLines:
         self._alerts_only = alerts_only
         self._lines = AlertLines()
         self._pace = Pace()
+        self._ranks = RankLines()
         self._caught_up = False
         self._ended = False
 
-    def show(self, record: Record | None) -> None:
+    def show(self, record: Record | None, rank: int = 0) -> None:
         """Print what is due."""
         if record is None:
             self._caught_up = True
             self._print(self._lines.finish())
             return
+        if self._alerts_only and isinstance(record, Note):
+            return
+        of_ranks = self._ranks.feed(record, rank)
+        if rank:
+            self._print(of_ranks)
+            return
         self.progress.feed(record)
-        if not (self._alerts_only and isinstance(record, Note)):
-            self._print(self._lines.feed(record))
+        self._print(self._lines.feed(record))
         if isinstance(record, End):
             self._ended = True
             self._print([end_text(record)])
@@ -105,12 +112,12 @@ class StatusLine(PlainLines):
         self._drawn_s = -REFRESH_S
         self._news_s = clock()
 
-    def show(self, record: Record | None) -> None:
+    def show(self, record: Record | None, rank: int = 0) -> None:
         """Print alerts above and refresh the line below."""
         now = self._clock()
         if record is not None:
             self._news_s = now
-            super().show(record)
+            super().show(record, rank)
         if now - self._drawn_s >= REFRESH_S:
             self._drawn_s = now
             self._draw(now - self._news_s)
@@ -125,6 +132,36 @@ class StatusLine(PlainLines):
         self._live.update(Text(line), refresh=True)
 
 
+class RankLines:
+    """What other ranks than the followed one say: what no rank has said before, and how each ended."""
+
+    def __init__(self) -> None:
+        self._said: set[tuple[object, ...]] = set()
+        self._lines: dict[int, AlertLines] = {}
+
+    def feed(self, record: Record, rank: int) -> list[Text]:
+        """The lines due because of a record; none for rank 0, which has lines of its own."""
+        if isinstance(record, RunHeader) and not rank:
+            self._said.clear()
+            self._lines.clear()
+        if isinstance(record, Alert):
+            words: tuple[object, ...] = (record.check, record.layer, record.state, record.severity)
+        elif isinstance(record, Note):
+            words = (record.message,)
+        else:
+            return [_of_rank(rank, end_text(record))] if rank and isinstance(record, End) else []
+        known = words in self._said
+        self._said.add(words)
+        if known or not rank:
+            return []
+        lines = self._lines.setdefault(rank, AlertLines())
+        return [_of_rank(rank, line) for line in (*lines.feed(record), *lines.finish())]
+
+
+def _of_rank(rank: int, text: Text) -> Text:
+    return Text.assemble((f"{f'rank {rank}':<{INDENT}}", "bold"), text)
+
+
 class JsonLines:
     """One JSON object per line: alerts, notes and the end as recorded, and a status every few seconds."""
 
@@ -135,10 +172,14 @@ class JsonLines:
         self._caught_up = False
         self._ended = False
 
-    def show(self, record: Record | None) -> None:
-        """Print what is due."""
+    def show(self, record: Record | None, rank: int = 0) -> None:
+        """Print what is due; what another rank says has its ``rank``."""
         if record is None:
             self._caught_up = True
+            return
+        if rank:
+            if isinstance(record, Alert) or (not self._alerts_only and isinstance(record, (Note, End))):
+                print_json({**orjson.loads(encode(record)), "rank": rank}, indent=False)
             return
         self._progress.feed(record)
         if isinstance(record, Alert):
@@ -171,12 +212,18 @@ class LogFile:
 
     def __init__(self, stack: ExitStack, path: str) -> None:
         self._sink = LogFileSink(path)
+        self._ranks = RankLines()
         stack.callback(self._sink.close)
 
-    def show(self, record: Record | None) -> None:
+    def show(self, record: Record | None, rank: int = 0) -> None:
         """Append what is due."""
-        if record is not None:
+        if record is None:
+            return
+        of_ranks = self._ranks.feed(record, rank)
+        if not rank:
             self._sink.write(record)
+        for line in of_ranks:
+            self._sink.append(line.plain)
 
     def finish(self, run: str) -> None:
         """Nothing: the sink is closed with the stack."""

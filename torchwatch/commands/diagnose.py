@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from torchwatch.errors import ConfigError
 from torchwatch.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rich.console import Console
     from rich.text import Text
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from torchwatch.engine import Incident
     from torchwatch.project import Project
     from torchwatch.records import Alert
+    from torchwatch.run import RankSummary
 
     Limits = dict[str, dict[str, Any]]
 
@@ -63,7 +65,7 @@ def command(
     All checks run over the file once more, with the limits that were in force when it was recorded, those of
     [tool.torchwatch] in the working directory's pyproject.toml, and those given here, which beat the others.
     Works on a run that is still being written. Of a distributed run the given rank's file is judged; with
-    rank 0's the ranks are compared too.
+    rank 0's the ranks are compared too, and what was seen live on each of the others is listed.
 
     RUN can be a log of another tool: Hugging Face trainer_state.json, Ultralytics results.csv, Lightning
     metrics.csv, MAE/DeiT log.txt, detectron2 metrics.json, Keras history.csv, TensorBoard events, or any CSV
@@ -77,6 +79,7 @@ def command(
       torchwatch diagnose runs/digits.jsonl --limit overfitting.patience=5 --fail-on critical
     """  # noqa: D301 - `\b` keeps click from filling the example
     from torchwatch.diagnosis import diagnose
+    from torchwatch.run import other_ranks
 
     chosen, ignored = in_force(run, columns, parsed_limits(limits), ignore)
     waiting = Waiting()
@@ -84,10 +87,12 @@ def command(
         found = diagnose(run, limits=chosen, ignore=ignored, on_record=waiting, columns=columns)
     finally:
         waiting.done()
+    ranks = other_ranks(run) if found.rank_files > 1 else []
     if as_json:
-        print_json(found.as_json())
+        told = [dataclasses.asdict(rank) for rank in ranks]
+        print_json({**found.as_json(), "ranks": told} if told else found.as_json())
     else:
-        _print(console(), found, run)
+        _print(console(), found, run, ranks)
     return exit_code(found.issues, fail_on)
 
 
@@ -152,7 +157,7 @@ def _number(text: str) -> float | None:
     return None
 
 
-def _print(out: Console, found: Diagnosis, run: str) -> None:
+def _print(out: Console, found: Diagnosis, run: str, ranks: Sequence[RankSummary]) -> None:
     from rich.text import Text
 
     from torchwatch.sinks.lines import health_text, show
@@ -165,6 +170,10 @@ def _print(out: Console, found: Diagnosis, run: str) -> None:
     for incident in found.incidents:
         out.print()
         _print_incident(out, incident)
+    if ranks:
+        out.print()
+    for rank in ranks:
+        show(out, rank_line(rank))
     lines = used_lines(found.sustainability)
     if lines:
         out.print()
@@ -204,6 +213,19 @@ def summary_lines(found: Diagnosis) -> list[Text]:
             Text(f"{'':10}differs from what was seen live: {printable(found.replay_difference)}", "yellow")
         )
     return lines
+
+
+def rank_line(rank: RankSummary) -> Text:
+    """How another rank's part went, and what was seen there."""
+    from rich.text import Text
+
+    from torchwatch.sinks.lines import SEVERITY_STYLE, plural
+
+    text = Text(f"{f'rank {rank.rank}':10}{printable(rank.status, 20)}: {plural(rank.steps, 'step')}")
+    text.append("" if rank.health_score is None else f", health {rank.health_score}/100")
+    for check, severity in rank.issues.items():
+        text.append(f" · {printable(check, 60)}", SEVERITY_STYLE.get(severity, ""))
+    return text.append("" if rank.issues else " · no issue")
 
 
 def used_lines(used: Sustainability) -> list[Text]:

@@ -33,6 +33,9 @@ def command(
     following and leaves the training alone. On a pipe there is a line of progress every five seconds of the
     run; with --json each line is an alert, a note, a status, or the end of the run.
 
+    Of a distributed run give rank 0's file: what other ranks say that no rank said before, and how each of
+    them ended, is shown as well (with --json all of it, with the `rank`).
+
     \b
     Example:
       torchwatch tail runs/digits.jsonl
@@ -40,6 +43,7 @@ def command(
     """  # noqa: D301 - `\b` keeps click from filling the example
     from torchwatch.commands._screens import LogFile, screen_for
     from torchwatch.records import Alert, RunHeader
+    from torchwatch.run import with_ranks
     from torchwatch.runfile import follow, read_records
 
     found: list[Alert] = []
@@ -47,12 +51,12 @@ def command(
     with ExitStack() as stack:
         screens = [screen_for(stack, as_json=as_json, alerts_only=alerts_only)]
         screens += [LogFile(stack, log_file)] if log_file is not None else []
-        for record in records:
+        for rank, record in with_ranks(records, run, patience_s=0.0 if no_follow else 6.0):
             for screen in screens:
-                screen.show(record)
+                screen.show(record, rank)
             if isinstance(record, Alert):
                 found.append(record)
-            elif isinstance(record, RunHeader):
+            elif isinstance(record, RunHeader) and rank == 0:
                 found.clear()  # another run took the file's place
         for screen in screens:
             screen.finish(run)

@@ -6,5 +6,18 @@ from torchwatch.run.joined import JoinedRun
 from torchwatch.run.reading import read_run
 from torchwatch.run.run import Run
 from torchwatch.run.shards import RankSeries
+from torchwatch.run.together import RankSummary, other_ranks, with_ranks
 
-__all__ = ["ColumnSeries", "JoinedRun", "RankFiles", "RankSeries", "Run", "Series", "rank_files", "read_run"]
+__all__ = [
+    "ColumnSeries",
+    "JoinedRun",
+    "RankFiles",
+    "RankSeries",
+    "RankSummary",
+    "Run",
+    "Series",
+    "other_ranks",
+    "rank_files",
+    "read_run",
+    "with_ranks",
+]

@@ -41,24 +41,25 @@ class LogFileSink:
         """Append the lines due because of this record."""
         self._progress.feed(record)
         for line in self._lines.feed(record):
-            self._append(line.plain)
+            self.append(line.plain)
         if isinstance(record, RunHeader):
-            self._append(header_text(record).plain)
+            self.append(header_text(record).plain)
         elif isinstance(record, End):
-            self._append(end_text(record).plain)
+            self.append(end_text(record).plain)
         elif self._pace.is_due(self._progress):
-            self._append(self._progress.line())
+            self.append(self._progress.line())
 
     def close(self) -> None:
         """Append what is still held back and close the file."""
         for line in self._lines.finish():
-            self._append(line.plain)
+            self.append(line.plain)
         self._closed = True
         if self._file is not None:
             os.close(self._file)
             self._file = None
 
-    def _append(self, text: str) -> None:
+    def append(self, text: str) -> None:
+        """Append a line."""
         if self._closed:
             return
         try:
