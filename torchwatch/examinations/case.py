@@ -54,6 +54,7 @@ class Options:
         ig_baseline: ``zero``, ``mean``, ``random`` (training samples where given) or ``blur``.
         attribution_samples: how many of the samples are attributed.
         target_layers: layers for layer attributions, by name (default: first, middle and last).
+        bands: frequency bands, name → (low, high) in Hz (default: those of the EEG, octaves at other rates).
     """
 
     samples: int = 500
@@ -68,6 +69,7 @@ class Options:
     ig_baseline: str = "zero"
     attribution_samples: int = 100
     target_layers: tuple[str, ...] = ()
+    bands: Mapping[str, Sequence[float]] | None = None
 
 
 class Case:
