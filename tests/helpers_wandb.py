@@ -17,7 +17,10 @@ _WHOLE, _LAST = 1, 4
 
 
 def offline_runs(folder: Path) -> list[Path]:
-    """The transaction logs below a folder, oldest first."""
+    """The transaction logs below a folder, oldest first. Ends the service: only then are they complete."""
+    import wandb
+
+    wandb.teardown()
     return sorted(folder.rglob("run-*.wandb"), key=lambda p: p.stat().st_mtime_ns)
 
 

@@ -83,7 +83,7 @@ def test_each_run_and_rank_has_a_folder_of_its_own(tmp_path: Path) -> None:
     assert names == ["_.._etc_x", "digits", "digits-2", "digits.rank1", "run"]
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("text", [*HOSTILE, "\ud800"])
 def test_hostile_names_are_written(tmp_path: Path, text: str) -> None:
     assert written(tmp_path, hostile_run(text)).Tags()["scalars"]
 

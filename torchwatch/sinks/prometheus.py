@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torchwatch.errors import ConfigError
 from torchwatch.records import Alert, End, Epoch, Eval, Interval, RunHeader, Step, Steps, System
 from torchwatch.sinks._extra import package
-from torchwatch.sinks.scalars import Issues, latest
+from torchwatch.sinks.scalars import Issues, clean, latest
 
 if TYPE_CHECKING:
     from torchwatch.records import Record
@@ -212,8 +212,8 @@ class PrometheusSink:
 
 
 def _label(text: str) -> str:
-    """The text as a label; the library escapes it, but fails where it is no UTF-8."""
-    return text[:_LONGEST].encode(errors="backslashreplace").decode()
+    """The text as a label; the library escapes it."""
+    return clean(text[:_LONGEST])
 
 
 def _local_rank() -> int:

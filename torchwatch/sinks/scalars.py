@@ -157,8 +157,13 @@ def latest(record: Step | Steps) -> dict[str, float]:
         found["lr"] = _number(rates[0])
     else:
         found |= {f"lr/{i}": _number(v) for i, v in enumerate(rates[:_MOST_GROUPS])}
-    found |= {f"metric/{k}": _number(_last(v)) for k, v in (record.metrics or {}).items()}
+    found |= {f"metric/{clean(k)}": _number(_last(v)) for k, v in (record.metrics or {}).items()}
     return {k: v for k, v in found.items() if v is not None}
+
+
+def clean(text: str) -> str:
+    """The text with lone surrogates spelled out: whoever takes it may write it as UTF-8."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def _last(values: Any, *, whole: bool = False) -> Any:
@@ -174,7 +179,7 @@ def _number(value: Any) -> float | None:
 
 def _named(prefix: str, values: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> dict[str, float]:
     pairs = ((k, _number(v)) for k, v in dict(values).items())
-    return {prefix + k: v for k, v in pairs if v is not None}
+    return {prefix + clean(k): v for k, v in pairs if v is not None}
 
 
 def _fields(record: Record) -> Iterator[tuple[str, Any]]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from torchwatch.errors import UsageError
-from torchwatch.records import Alert, End, RunHeader
+from torchwatch.records import Alert, End, RunHeader, encode
 from torchwatch.sinks._extra import package
 from torchwatch.sinks._side import Side, SideSink
 from torchwatch.sinks.scalars import EVERY_S, Row, Scalars
@@ -33,8 +35,9 @@ class WandbSink(SideSink[Any]):
     """Logs scalars under ``torchwatch/`` and, at the end, the issues as a table.
 
     **A run that is active** when the first numbers come is used as a guest: what is logged joins the row that
-    the loop writes next and never opens one, so that the run's own steps stay as they are; a row holds the
-    latest numbers. **Otherwise** a run of its own is started, and finished at the end.
+    the loop is about to write and never ends one, so that the loop's own steps stay as they are. Where the
+    loop logs rarely, a row holds the latest numbers. **Otherwise** a run of its own is started, and finished
+    at the end.
 
     In both the x axis is ``torchwatch/step``, the step of the run file. A run of its own is offline where
     nobody is logged in: nothing ever asks for a key.
@@ -142,11 +145,11 @@ class WandbSink(SideSink[Any]):
         if not os.environ.get("WANDB_MODE") and not wandb.login(prompt=False, verify=False):
             mode = "offline"
             self.say("wandb: nobody is logged in: the run is written offline, for `wandb sync`")
-        header = self._header
+        header = orjson.loads(encode(self._header))  # plain values, in UTF-8
         return wandb.init(
             project=self._project or os.environ.get("WANDB_PROJECT") or PROJECT,
-            name=os.environ.get("WANDB_NAME") or header.name or None,
-            config={**header.hyperparameters, "model": header.model, "torchwatch": header.run_id},
+            name=os.environ.get("WANDB_NAME") or header["name"] or None,
+            config={**header["hyperparameters"], "model": header["model"], "torchwatch": header["run_id"]},
             mode=mode,
             reinit="create_new",  # the loop's `wandb.run` stays what it is
             settings=wandb.Settings(console="off"),  # the host's streams are not ours to wrap
