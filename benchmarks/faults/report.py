@@ -19,6 +19,13 @@ HALVES = {"mlp and tabular": ("mlp", "tabular"), "cnn, rnn and transformer": ("c
 TUNED: tuple[str, ...] = (
     "`loss-explosion.settling` = 0.75, new (mlp half: new-classes-later, which was a twin then)",
     "`no-op-step.bare_steps` = 10, new (mlp half: zero-grad-after-backward, loss-detached)",
+    "`overfitting.steady_sigmas` = 3, new: 5,000 simulated healthy curves, +1 alarm in 1,000 (few-samples)",
+    "`overfitting`: a plain turn has a fall before it (mlp half: new-classes-later)",
+    "`class-ignored`: 3 evaluations where only the training loss falls (mlp half: rare-class-ignored)",
+    "`train-val-leakage` looks at the end of an epoch, too (mlp half: validated-on-training-data)",
+    "`memory-growth.warm_up_intervals` = 1, not 3; `early_thirds`, `returns`, new (mlp half: graphs-kept)",
+    "`saturated-activations`: saturated at the first look is a warning (mlp half: saturated-init)",
+    "`loss-spike`: no warning before the loss came back (mlp half: new-classes-later)",
 )
 """What was changed in checks because of a training of this bench, and of which half it is."""
 

@@ -33,6 +33,10 @@ def test_equal_metrics_are_a_note(name):
     assert alert.metric == "val_accuracy"
 
 
+def test_values_of_an_epoch_are_compared_when_it_is_over():
+    assert_fires(SLUG, run(accuracy=ACCURACY, twin=ACCURACY), since=(20, 20), by=60)
+
+
 def test_equal_metrics_of_the_step():
     metrics = {"train_accuracy": [ACCURACY[n // 20 - 1] if n % 20 == 0 else None for n in range(1, 201)]}
     assert_fires(SLUG, run(accuracy=ACCURACY, metrics=metrics), since=(20, 20), by=60)

@@ -14,8 +14,10 @@ What to do
     residual connections.
 
 When it is fine
-    Classifiers trained to the end gather their last features around one point per class. It is an info for
-    that reason, and never more. Outputs with fewer than ten directions in all are not looked at.
+    The rank is measured on rare steps, about every hundredth, and a fall counts when it was measured twice:
+    it is told some 200 steps after it began. Classifiers trained to the end gather their last features
+    around one point per class. It is an info for that reason, and never more. Outputs with fewer than ten
+    directions in all are not looked at.
 """
 
 from __future__ import annotations

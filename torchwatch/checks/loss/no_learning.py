@@ -2,8 +2,9 @@
 
 What it detects
     After at least five intervals and 200 steps, warm-up not counted, no interval's loss lies more than 1 %
-    and 2 σ below the first one's. Where the model has K outputs the level is compared with ln K, the loss of
-    guessing among K classes.
+    and 2 σ below the first one's. Where the model has K outputs the level is compared with ln K, the loss
+    of guessing among K classes. It takes that long because a slow start looks the same: labels that were
+    shuffled are told from a plateau that will end only by waiting.
 
 Why it matters
     The model has learned nothing. More steps of the same will not change that.

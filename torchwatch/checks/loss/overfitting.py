@@ -2,13 +2,14 @@
 
 What it detects
     The best validation loss lies at least three evaluations back (in a long run a tenth of all), and the
-    last is worse than it by more than 5 % (Prechelt's generalisation loss). Either it is a plain
-    turn: validation fell before the best, at each evaluation since it rose while training fell, and the mean
-    of the last three lies above the best by more than noise of a size that is itself not well known
-    (Student's t). Or it is not: then the last three (the last tenth) must all be worse by 5 % and by more
-    than noise, the slope since the best must rise for certain, and validation rose at least twice while
-    training fell. The levels of training and
-    validation loss are never compared with each other: they can be on different scales.
+    last is worse than it by more than 5 % (Prechelt's generalisation loss). Either it is a plain turn:
+    validation fell before the best, at each evaluation since it rose while training fell, and the mean of
+    the last three lies above the best by more than noise of a size that is itself not well known (Student's
+    t). Or it is not: then the last three (the last tenth) must all be worse by 5 % and by more than noise,
+    the slope since the best must rise for certain, and validation rose at least twice while training fell.
+    So a clear turn is told after three evaluations, and one in a validation loss that scatters by a tenth
+    after ten or more. The levels of training and validation loss are never compared with each other: they
+    can be on different scales.
 
 Why it matters
     The model now learns its training set by heart. The best weights were those of the named step.
