@@ -156,7 +156,7 @@ def _limited(limit_s: float) -> Ablation | None:
     inputs = AutopsyInputs(model, (x, x[:, :1]))
     options = Options(time_limit_s=limit_s, repeats=3)
     done = conduct(inputs, examine=["ablation"], options=options, clock=Clock())
-    return done["ablation"] if "ablation" in done else None
+    return next((o.result for o in done.outcomes), None)
 
 
 def test_what_was_not_tested_is_nan():

@@ -40,6 +40,7 @@ class Part:
     windows: tuple[tuple[int, int], ...] | None = None
     patches: tuple[tuple[int, int, int, int], ...] | None = None
     grid: tuple[int, int] | None = None
+    rate: float | None = None
 
 
 def parts_of(case: Case) -> list[Part]:
@@ -87,7 +88,7 @@ def _windows(case: Case, place: int, shape: Sequence[int]) -> Part:
     ranges = tuple((lo, min(lo + width, length)) for lo in range(0, length, width))
     rate = case.inputs.sample_rate if axis == "time" else None
     elements = (Element(_named(*r, rate), (_along(place, *r, shape),)) for r in ranges)
-    return Part(axis, "window", tuple(elements), windows=ranges)
+    return Part(axis, "window", tuple(elements), windows=ranges, rate=rate)
 
 
 def _named(start: int, end: int, rate: float | None) -> str:

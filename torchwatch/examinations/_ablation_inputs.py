@@ -160,6 +160,7 @@ def axis_ablation(
         windows=part.windows,
         patches=part.patches,
         grid=part.grid,
+        rate=part.rate,
         peak=ranking[0] if ranking and part.kind in ("window", "patch") else None,
     )
 

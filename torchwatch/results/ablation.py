@@ -32,6 +32,7 @@ class AxisAblation:
         patches: (first row, last row + 1, first column, last column + 1) of each patch, row by row; None for
             other kinds.
         grid: rows and columns of patches; None for other kinds.
+        rate: bins per second along a time axis; None where it is unknown.
         peak: place of the most important window or patch; None for other kinds, and where none was tested.
     """
 
@@ -46,6 +47,7 @@ class AxisAblation:
     windows: tuple[tuple[int, int], ...] | None = None
     patches: tuple[tuple[int, int, int, int], ...] | None = None
     grid: tuple[int, int] | None = None
+    rate: float | None = None
     peak: int | None = None
 
     @property
