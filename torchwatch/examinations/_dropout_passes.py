@@ -52,6 +52,14 @@ class PassesOfClasses:
     entropy: Floats
     mutual_information: Floats
 
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Whether each is right (M,); empty without targets."""
+        if self.true is None:
+            return np.empty(0, bool)
+        same: npt.NDArray[np.bool_] = self.predicted == self.true
+        return same
+
 
 def of_numbers(case: Case, passes: int) -> PassesOfNumbers:
     """Mean and standard deviation of every output."""

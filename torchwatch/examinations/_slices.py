@@ -77,7 +77,7 @@ def _of_values(name: str, kind: str, values: list[Any]) -> Column | str:
     """A column of metadata: by value, or by quantiles of numbers; else the reason why not."""
     if any(isinstance(v, (list, tuple, dict, set)) for v in values):
         return "its values are collections"
-    numeric = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
+    numeric = all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in values)
     distinct = len({str(v) for v in values})
     if distinct < 2:
         return "it has a single value"

@@ -114,6 +114,7 @@ def _said(case: Case, known: Numbers | Decisions, i: int) -> tuple[tuple[Any, ..
 
 def _simple(value: Any) -> Any:
     """A value that a report can hold."""
+    value = value.item() if isinstance(value, np.generic) else value
     return value if value is None or isinstance(value, (bool, int, float, str)) else printable(value, 200)
 
 

@@ -24,6 +24,7 @@ from torchwatch.results import Remark
 from torchwatch.results.uncertainty import Coverage, Reliability, Uncertainty
 from torchwatch.statistics import classification, metrics
 from torchwatch.statistics.intervals import central
+from torchwatch.statistics.ranks import spearman
 from torchwatch.text import number, percent
 
 Floats = npt.NDArray[np.float64]
@@ -103,9 +104,11 @@ def _regression(
     remarks: tuple[Remark, ...] = ()
     if numbers is not None:
         fine = numbers.finite & np.isfinite(passes.mean) & np.isfinite(passes.std)
-        coverage = _coverage(passes, numbers.targets, fine)
-        ranks = _ranks(passes, numbers, fine)
-        remarks = _regression_remarks(coverage, ranks, int(fine.any(1).sum()))
+        samples = int(fine.any(1).sum())
+        if samples > 1:
+            coverage = _coverage(passes, numbers.targets, fine)
+            ranks = _ranks(passes, numbers, fine)
+            remarks = _regression_remarks(coverage, ranks, samples)
     count = passes.mean.shape[1]
     shown = np.arange(min(count, max(1, _KEPT_VALUES // max(1, len(passes.mean)))))
     finite = passes.std[np.isfinite(passes.std)]
@@ -117,6 +120,8 @@ def _regression(
         shown=shown,
         mean=passes.mean[:, shown],
         std=passes.std[:, shown],
+        residuals=np.empty(0) if numbers is None else numbers.targets[:, shown] - passes.mean[:, shown],
+        right=np.empty(0, bool),
         entropy=np.empty(0),
         mutual_information=np.empty(0),
         typical=typical,
@@ -150,7 +155,7 @@ def _ranks(passes: PassesOfNumbers, numbers: Numbers, fine: npt.NDArray[np.bool_
     count = fine[rows].sum(1)
     spread = np.sqrt(np.where(fine, passes.std, 0.0)[rows] ** 2 @ np.ones(fine.shape[1]) / count)
     error = np.where(fine, numbers.targets - passes.mean, 0.0)[rows]
-    return metrics.spearman(spread, np.sqrt((error**2).sum(1) / count))
+    return spearman(spread, np.sqrt((error**2).sum(1) / count))
 
 
 def _regression_remarks(coverage: Coverage, ranks: float, samples: int) -> tuple[Remark, ...]:
@@ -190,11 +195,11 @@ def _rough(dropouts: tuple[str, ...], typical: float) -> tuple[Remark, ...]:
 def _classification(
     case: Case, dropouts: tuple[str, ...], passes: PassesOfClasses | None, decisions: Decisions | None
 ) -> Uncertainty:
-    diagrams, ranks = [], float("nan")
+    diagrams, ranks, right = [], float("nan"), np.empty(0, bool)
     if decisions is not None:
         diagrams.append(reliability("model", decisions.confidence, decisions.right))
     if passes is not None and passes.true is not None:
-        right = passes.predicted == passes.true
+        right = passes.right
         diagrams.append(reliability("mean of the dropout passes", passes.confidence, right))
         ranks = metrics.auroc(passes.entropy, ~right)
     nothing = np.empty(0)
@@ -208,6 +213,8 @@ def _classification(
         shown=np.empty(0, np.int64),
         mean=nothing if passes is None else passes.confidence[:_KEPT_VALUES],
         std=nothing if passes is None else passes.std[:_KEPT_VALUES],
+        residuals=nothing,
+        right=right[:_KEPT_VALUES],
         entropy=nothing if passes is None else passes.entropy[:_KEPT_VALUES],
         mutual_information=nothing if passes is None else passes.mutual_information[:_KEPT_VALUES],
         typical=typical,

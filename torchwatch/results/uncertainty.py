@@ -66,6 +66,9 @@ class Uncertainty:
         mean: mean over the passes of the kept outputs (N, k), in the outputs' unit; of classes, the mean
             probability given to the class predicted on average, (M,) decisions. Empty without dropout.
         std: standard deviation over the passes, of the same shape.
+        residuals: target minus mean, beside ``mean`` (N, k); empty for classes and without targets.
+        right: whether the class predicted on average is the true one, beside ``mean`` (M,); empty for
+            regression and without targets.
         entropy: entropy of the mean probabilities (nats), (M,); empty for regression.
         mutual_information: entropy of the mean less the mean entropy (nats), (M,): what the passes disagree
             on; empty for regression.
@@ -84,6 +87,8 @@ class Uncertainty:
     shown: Integers
     mean: Floats
     std: Floats
+    residuals: Floats
+    right: npt.NDArray[np.bool_]
     entropy: Floats
     mutual_information: Floats
     typical: float

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from torchwatch.statistics.ranks import ranks
+
 Values = npt.NDArray[np.float64]
 
 
@@ -93,25 +95,6 @@ def calibration_slope(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> Val
     p, y = pair(predictions, targets)
     p_hat = _standardised(p)
     return over(mean(p_hat * (y - mean(y))), std(p))
-
-
-def spearman(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
-    """Rank correlation of two ``(N,)`` arrays, with mean ranks for ties; NaN where a side is constant."""
-    a, b = pair(first, second)
-    if a.ndim != 1:
-        raise ValueError(f"rank correlation takes arrays (N,), not {a.shape}")
-    if a.size < 2 or not (np.isfinite(a).all() and np.isfinite(b).all()):
-        return float("nan")
-    return float(pearson(ranks(a), ranks(b)))
-
-
-def ranks(values: npt.ArrayLike) -> Values:
-    """Ranks from 1 of an ``(N,)`` array; equal values share their mean rank."""
-    x = np.asarray(values, np.float64)
-    _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    middle: Values = last - (counts - 1) / 2
-    return middle[inverse]
 
 
 def auroc(scores: npt.ArrayLike, positive: npt.ArrayLike) -> float:
