@@ -11,18 +11,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torchwatch.config import WatchConfig
     from torchwatch.diagnosis import Diagnosis, diagnose
+    from torchwatch.postmortem import autopsy
+    from torchwatch.results import AutopsyInputs
     from torchwatch.run import Run, read_run
     from torchwatch.watcher import Watcher
 
 __version__ = "0.1.0"
 
-__all__ = ["Diagnosis", "Run", "WatchConfig", "Watcher", "diagnose", "read_run"]
+__all__ = ["AutopsyInputs", "Diagnosis", "Run", "WatchConfig", "Watcher", "autopsy", "diagnose", "read_run"]
 
 _HOME = {
+    "AutopsyInputs": "torchwatch.results",
     "Diagnosis": "torchwatch.diagnosis",
     "Run": "torchwatch.run",
     "WatchConfig": "torchwatch.config",
     "Watcher": "torchwatch.watcher",
+    "autopsy": "torchwatch.postmortem",
     "diagnose": "torchwatch.diagnosis",
     "read_run": "torchwatch.run",
 }

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchwatch.errors import UsageError
 from torchwatch.examinations.case import Options, silent
 from torchwatch.examinations.conduct import conduct
+from torchwatch.report.write import write_autopsy
 from torchwatch.results import Autopsy, AutopsyInputs
 
 if TYPE_CHECKING:
@@ -16,6 +19,22 @@ if TYPE_CHECKING:
 
 _INPUTS = {f.name for f in dataclasses.fields(AutopsyInputs)}
 _OPTIONS = {f.name for f in dataclasses.fields(Options)}
+
+
+@dataclass(frozen=True, slots=True)
+class Examined(Autopsy):
+    """An :class:`~torchwatch.results.Autopsy` that can write its report."""
+
+    def report(self, out: str | Path) -> list[Path]:
+        """Write ``report.html``, ``report.md``, ``report.json`` and the plots; their paths, the page first.
+
+        Args:
+            out: a directory, made if it is not there; readable by its owner alone.
+
+        Raises:
+            UsageError: the directory cannot be made or written.
+        """
+        return write_autopsy(self, Path(out))
 
 
 def autopsy(
@@ -26,8 +45,9 @@ def autopsy(
     device: str | None = None,
     diagnosis: Diagnosis | None = None,
     listen: Callable[[str, int, int], None] = silent,
+    until_interrupted: bool = False,
     **known: Any,
-) -> Autopsy:
+) -> Examined:
     """Examine a model on data; the model comes back as it was.
 
     ::
@@ -35,6 +55,7 @@ def autopsy(
         result = autopsy(model, val_loader, train_data=train_loader, axes=("channel", "time"))
         result.verdict
         result["ablation"].ranking
+        result.report("out/")
 
     Args:
         model: a ``torch.nn.Module``, or :class:`AutopsyInputs` that hold everything.
@@ -43,6 +64,7 @@ def autopsy(
         device: where to run (default: where the model is).
         diagnosis: of the training run, from :func:`torchwatch.diagnose`: evidence for the verdict.
         listen: called with an examination's title, how much of it is done, and of how much.
+        until_interrupted: at Ctrl-C give what was done so far instead of passing it on.
         known: fields of :class:`AutopsyInputs` (``train_data``, ``loss``, ``task``, ``axes`` …) and of
             :class:`~torchwatch.examinations.case.Options` (``samples``, ``seed``, ``time_limit_s`` …).
 
@@ -62,6 +84,13 @@ def autopsy(
     else:
         inputs = AutopsyInputs(model, data, **about)
     options = Options(**{k: v for k, v in known.items() if k in _OPTIONS})
-    return conduct(
-        inputs, examine=examine, options=options, device=device, diagnosis=diagnosis, listen=listen
+    done = conduct(
+        inputs,
+        examine=examine,
+        options=options,
+        device=device,
+        diagnosis=diagnosis,
+        listen=listen,
+        until_interrupted=until_interrupted,
     )
+    return Examined(done.about, done.outcomes)

@@ -62,13 +62,6 @@ def test_an_out_that_is_a_file_is_one_sentence_and_code_two(tmp_path, capsys):
     assert "the report cannot be written to" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", ["--build", "--checkpoint", "--examine", "--use-recipe"])
-def test_options_that_need_the_model_are_not_offered(option: str, capsys):
-    assert main(["postmortem", "a.jsonl", option, "x"]) == 2
-    assert main(["postmortem", "--help"]) == 0
-    assert option not in capsys.readouterr().out
-
-
 def test_progress_is_silent_for_two_seconds(capsys):
     now = [0.0]
     say = postmortem._said_when_slow(lambda: now[0])

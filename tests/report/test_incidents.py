@@ -24,7 +24,7 @@ SYMPTOM = Alert(
 
 
 def cards(*incidents: Incident):
-    return incident_cards(SimpleNamespace(diagnosis=SimpleNamespace(incidents=incidents)))
+    return incident_cards(SimpleNamespace(diagnosis=SimpleNamespace(incidents=incidents), autopsy=None))
 
 
 def test_a_card_tells_cause_evidence_advice_and_symptoms():

@@ -122,7 +122,8 @@ def test_what_was_not_recorded_per_layer_is_said(report_of):
 
 def test_not_examined_names_every_examination_and_the_recipe(report_of):
     text = said(report_of("healthy"), "not-examined")
-    assert "This version reads run files alone" in text
+    assert "made from the run file alone" in text
+    assert "--use-recipe" in text
     assert "train.py:build" in text
     for name, tells in NOT_EXAMINED:
         assert name in text

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from torchwatch.errors import TorchwatchError, UsageError
 from torchwatch.examinations.case import (
     NO_TARGETS,
     Case,
@@ -25,6 +26,8 @@ from torchwatch.results import About, Autopsy, AutopsyInputs, Outcome
 if TYPE_CHECKING:
     from torchwatch.diagnosis import Diagnosis
 
+INTERRUPTED = "interrupted by Ctrl-C"
+
 Listen = Callable[[str, int, int], None]
 """Called with an examination's title, how much of it is done, and of how much."""
 
@@ -37,6 +40,7 @@ def conduct(
     device: str | torch.device | None = None,
     diagnosis: Diagnosis | None = None,
     listen: Listen = silent,
+    until_interrupted: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> Autopsy:
     """Examine a model on data.
@@ -48,12 +52,12 @@ def conduct(
         device: where to run (default: where the model is); another one gets a copy of the model.
         diagnosis: what the run's checks found, for the verdict.
         listen: told how far it is.
+        until_interrupted: at Ctrl-C give what was done so far instead of passing it on.
         clock: seconds, for the time limit.
 
     Raises:
-        UsageError: there is nothing to examine: no model, no samples, an output that no task fits; an unknown
-            examination or device.
-        Exception: what the model raised on its first samples.
+        UsageError: there is nothing to examine: no model, no samples, a model that raises on its first
+            samples, an output that no task fits; an unknown examination or device.
     """
     started_s = clock()
     wanted = chosen(examine)
@@ -62,10 +66,45 @@ def conduct(
         Case(inputs)  # says what is wrong
     with untouched(unwrapped(patient)):
         listen("reading samples", 0, 1)
-        case = Case(inputs, options, device=device, diagnosis=diagnosis, clock=clock)
-        case.model.eval()
-        outcomes = tuple(_examined(e, case, listen, clock) for e in wanted)
+        case = _case(inputs, options, device, diagnosis, clock)
+        outcomes = _outcomes(wanted, case, listen, clock, until_interrupted=until_interrupted)
     return Autopsy(_about(case, clock() - started_s), outcomes)
+
+
+def _case(
+    inputs: AutopsyInputs,
+    options: Options | None,
+    device: str | torch.device | None,
+    diagnosis: Diagnosis | None,
+    clock: Callable[[], float],
+) -> Case:
+    try:
+        case = Case(inputs, options, device=device, diagnosis=diagnosis, clock=clock)
+    except TorchwatchError:
+        raise
+    except Exception as error:
+        raise UsageError(f"the model or its data raised on the first samples: {_why(error)}") from error
+    case.model.eval()
+    return case
+
+
+def _outcomes(
+    wanted: tuple[Examination, ...],
+    case: Case,
+    listen: Listen,
+    clock: Callable[[], float],
+    *,
+    until_interrupted: bool,
+) -> tuple[Outcome, ...]:
+    outcomes: list[Outcome] = []
+    try:
+        for examination in wanted:
+            outcomes.append(_examined(examination, case, listen, clock))  # noqa: PERF401 - kept at Ctrl-C
+    except KeyboardInterrupt:
+        if not until_interrupted:
+            raise
+    left = wanted[len(outcomes) :]
+    return (*outcomes, *(Outcome(e.name, e.title, "skipped", reason=INTERRUPTED) for e in left))
 
 
 def _examined(examination: Examination, case: Case, listen: Listen, clock: Callable[[], float]) -> Outcome:

@@ -77,7 +77,16 @@ class Card:
     blocks: list[Block]
 
 
-Block = Text | Bullets | Table | Code | Plot | Callout | Fold | Card
+@dataclass(frozen=True, slots=True)
+class See:
+    """A pointer to another section: its anchor, its title, and what is to be seen there."""
+
+    anchor: str
+    title: str
+    text: str
+
+
+Block = Text | Bullets | Table | Code | Plot | Callout | Fold | Card | See
 
 
 @dataclass(frozen=True, slots=True)

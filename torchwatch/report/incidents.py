@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torchwatch.report.document import Block, Callout, Card, Code, Fold, Table, Text
+from torchwatch.report.evidence import seen_in
 from torchwatch.report.severity import worst_first, worst_of
 from torchwatch.report.verdict import counted
 from torchwatch.text import number
@@ -13,22 +14,24 @@ if TYPE_CHECKING:
     from torchwatch.engine import Incident
     from torchwatch.records import Alert
     from torchwatch.report.report import Report
+    from torchwatch.results import Autopsy
 
 _MOST_SYMPTOMS = 50
 
 
 def incident_cards(report: Report) -> list[Card]:
     """One card per incident, worst first, then earliest; numbers are those of the alerts and plots."""
-    return [_card(incident) for incident in worst_first(report.diagnosis.incidents)]
+    return [_card(incident, report.autopsy) for incident in worst_first(report.diagnosis.incidents)]
 
 
-def _card(incident: Incident) -> Card:
+def _card(incident: Incident, autopsy: Autopsy | None) -> Card:
     root = incident.root
     blocks: list[Block] = [Text(_story(incident))]
     if root.fix:
         blocks.append(Callout("info", "What to do:", root.fix))
     if root.snippet:
         blocks.append(Code(root.snippet, "python"))
+    blocks += seen_in(incident, autopsy)
     if incident.symptoms:
         blocks.append(_symptoms(incident.symptoms))
     return Card(worst_of(incident), f"{incident.id}. {root.title}", _facts(root), blocks)

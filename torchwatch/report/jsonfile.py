@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from torchwatch.records import Record, encode
-from torchwatch.report.words import NOT_EXAMINED
+from torchwatch.report.words import not_examined
 
 if TYPE_CHECKING:
     from torchwatch.report.report import Report
@@ -29,15 +29,20 @@ def report_json(report: Report) -> dict[str, Any]:
         "header": _plain(found.header),
         "layout": None if found.layout is None else _plain(found.layout),
         "end": None if found.end is None else _plain(found.end),
-        "autopsy": None,
-        "not_examined": [{"examination": name, "tells": tells} for name, tells in NOT_EXAMINED],
+        "autopsy": None if report.autopsy is None else report.autopsy.as_json(),
+        "not_examined": [{"examination": n, "tells": tells} for n, tells in not_examined(report.autopsy)],
     }
 
 
 def render(report: Report) -> bytes:
     """``report.json``, indented."""
+    return indented(report_json(report))
+
+
+def indented(values: dict[str, Any]) -> bytes:
+    """Strict JSON, two spaces deep, ending in a newline."""
     return orjson.dumps(
-        report_json(report),
+        values,
         option=orjson.OPT_INDENT_2
         | orjson.OPT_SERIALIZE_NUMPY
         | orjson.OPT_NON_STR_KEYS

@@ -14,6 +14,7 @@ from torchwatch.report.document import (
     Fold,
     Plot,
     Section,
+    See,
     Table,
     Text,
     shortened,
@@ -61,6 +62,8 @@ def _block(block: Block, pictures: Mapping[str, Picture | Failure]) -> str:
             return _joined([f"**{markdown(block.summary)}**"], block.blocks, pictures)
         case Card():
             return _card(block, pictures)
+        case See():
+            return f"→ see **{markdown(block.title)}**: {_prose(block.text)}"
 
 
 def _joined(head: list[str], blocks: list[Block], pictures: Mapping[str, Picture | Failure]) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from torchwatch.records import Alert, Record
     from torchwatch.report.trace import Trace
+    from torchwatch.results import Autopsy
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Report:
         marks: where incidents began.
         spans: from when to when each issue lasted.
         layer_severity: worst severity of the issues of each layer that has any.
+        autopsy: what the examinations of model and data found; None where there was no model.
     """
 
     path: Path
@@ -41,6 +43,7 @@ class Report:
     marks: tuple[Mark, ...]
     spans: tuple[Span, ...]
     layer_severity: Mapping[str, str]
+    autopsy: Autopsy | None = None
 
     @property
     def trace(self) -> Trace:

@@ -6,16 +6,18 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from torchwatch.check import all_checks
+from torchwatch.report.autopsy import autopsy_sections
 from torchwatch.report.configured import configured
-from torchwatch.report.document import Block, Bullets, Callout, Code, Fold, Plot, Section, Table, Text
+from torchwatch.report.document import Block, Bullets, Callout, Code, Fold, Plot, Section, See, Table, Text
 from torchwatch.report.incidents import incident_cards
 from torchwatch.report.layers import layer_table
 from torchwatch.report.measured import loss_table, machine_table
 from torchwatch.report.verdict import counted
-from torchwatch.report.words import GIVE_RECIPE, NEEDS_MODEL, NOT_EXAMINED, has_recipe
+from torchwatch.report.words import NEEDS_MODEL, how_to_examine, not_examined
 
 if TYPE_CHECKING:
     from torchwatch.report.report import Report
+    from torchwatch.results import Autopsy
 
 _MOST_ISSUES = 200
 
@@ -29,8 +31,9 @@ def sections(report: Report) -> list[Section]:
         Section("Layers", "layers", _layers(report)),
         Section("Throughput and memory", "machine", _machine(report)),
         Section("Alert timeline", "timeline", _timeline(report)),
+        *(autopsy_sections(report.autopsy) if report.autopsy is not None else ()),
         Section("Checks", "checks", _checks(report)),
-        Section("Not examined", "not-examined", _not_examined(report)),
+        *_not_examined(report),
         Section("How the run was configured", "configuration", configured(report)),
     ]
 
@@ -48,7 +51,14 @@ def _verdict(report: Report) -> list[Block]:
     blocks += [Callout("warning", "The recording has gaps.", remark) for remark in verdict.remarks]
     if tone == "info":
         blocks.append(Text(verdict.ended))
-    return blocks + _health(report)
+    return blocks + _health(report) + _of_autopsy(report.autopsy)
+
+
+def _of_autopsy(autopsy: Autopsy | None) -> list[Block]:
+    """The autopsy's verdict in its one sentence, with the way to its section."""
+    if autopsy is None or autopsy.verdict is None:
+        return []
+    return [See("autopsy-verdict", "the autopsy's verdict", autopsy.verdict.summary)]
 
 
 def _health(report: Report) -> list[Block]:
@@ -167,10 +177,14 @@ def _replay(report: Report) -> list[Block]:
     return [Callout("warning", "Live and now, the checks did not say the same.", why)]
 
 
-def _not_examined(report: Report) -> list[Block]:
-    recipe = report.found.header.recipe
-    return [
-        Text(NEEDS_MODEL),
-        Text(has_recipe(recipe) if recipe else GIVE_RECIPE),
-        Bullets(list(NOT_EXAMINED)),
-    ]
+def _not_examined(report: Report) -> list[Section]:
+    """What was not asked for, and the command that runs it; nothing where all was examined."""
+    left = not_examined(report.autopsy)
+    if not left:
+        return []
+    blocks: list[Block] = []
+    if report.autopsy is None:
+        blocks = [Text(NEEDS_MODEL), Text(how_to_examine(report.path, report.found.header.recipe))]
+    else:
+        blocks = [Text("These examinations were not asked for.")]
+    return [Section("Not examined", "not-examined", [*blocks, Bullets(left)])]

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torchwatch.results import Autopsy
+
 NOT_EXAMINED: tuple[tuple[str, str], ...] = (
     ("predictions", "whether the model predicts one value for everything, and how far off it is and where"),
     ("baselines", "whether it beats the mean, the median or the majority class at all"),
-    ("gradient flow on data", "how much of the loss's gradient reaches each layer of the trained model"),
+    ("gradient flow", "how much of the loss's gradient reaches each layer of the trained model"),
     (
-        "activations on data",
+        "activations",
         "which units stay silent or saturate over a whole data set, and which layers repeat one another",
     ),
     ("attributions", "which inputs the predictions depend on, and whether that map depends on the model"),
@@ -24,6 +32,7 @@ NOT_EXAMINED: tuple[tuple[str, str], ...] = (
         "data quality",
         "leakage between splits, duplicates, shifted or missing labels, flat channels, outliers",
     ),
+    ("relearning", "whether training on, starting anew or another learner gets more from these data"),
     (
         "verdict",
         "whether training, architecture, data or the task itself is the limit, with the evidence for each",
@@ -32,17 +41,28 @@ NOT_EXAMINED: tuple[tuple[str, str], ...] = (
 """Examinations that need the model and data, and what each would tell."""
 
 NEEDS_MODEL = (
-    "These examinations need the model and data. This version reads run files alone and has none of "
-    "them; they are "
+    "These examinations need the model and data, and this report was made from the run file alone; they are "
     "listed so that their absence is not taken for a clean bill."
 )
 
-GIVE_RECIPE = (
-    "A run can already remember how to rebuild its model and data for the version that has them: "
-    '`Watcher(model, recipe="train.py:build")`, where `build` is a function of yours.'
-)
+
+def not_examined(autopsy: Autopsy | None) -> list[tuple[str, str]]:
+    """The examinations that were not asked for, and what each would tell."""
+    asked = set() if autopsy is None else {o.name for o in autopsy.outcomes}
+    return [(name, tells) for name, tells in NOT_EXAMINED if name.replace(" ", "_") not in asked]
 
 
-def has_recipe(recipe: str) -> str:
-    """What is said when the run holds a recipe; it is only shown, never run."""
-    return f"This run holds the recipe {recipe} to rebuild its model and data; it was not run for this."
+def how_to_examine(path: Path, recipe: str | None) -> str:
+    """The command that examines the model; a recipe of the run's is shown, never run unasked."""
+    run = shlex.quote(str(path))
+    if recipe:
+        return (
+            f"The run remembers the recipe {recipe} to rebuild its model and data; a run file from elsewhere "
+            "must not run code, so look at it first. Then "
+            f"`torchwatch postmortem {run} --use-recipe --checkpoint best.pt` examines the model."
+        )
+    return (
+        f"`torchwatch postmortem {run} --build train.py:build --checkpoint best.pt` examines the model. There "
+        "`build` is a function of yours that returns `AutopsyInputs(model, data)`; a run remembers it with "
+        '`Watcher(model, recipe="train.py:build")`.'
+    )

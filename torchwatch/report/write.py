@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING
 
 from torchwatch.errors import UsageError
 from torchwatch.report import html, jsonfile, markdown
-from torchwatch.report.plots import Picture, draw_all
+from torchwatch.report.autopsy import autopsy_sections, draw_autopsy
+from torchwatch.report.plots import Failure, Picture, draw_all
 from torchwatch.report.sections import sections
 from torchwatch.runfile.opening import private_folder
 from torchwatch.text import duration, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from torchwatch.report.document import Section
     from torchwatch.report.report import Report
+    from torchwatch.results import Autopsy
 
 
 def default_directory(run: Path) -> Path:
@@ -41,12 +44,39 @@ def write_report(report: Report, out: Path, progress: Callable[[str], None] = la
         UsageError: the directory cannot be made or written.
     """
     pictures = draw_all(report, progress)
+    if report.autopsy is not None:
+        pictures |= draw_autopsy(report.autopsy, progress)
     progress("writing the report")
-    content = sections(report)
+    return _write(out, report.title, _summary(report), sections(report), pictures, jsonfile.render(report))
+
+
+def write_autopsy(
+    autopsy: Autopsy, out: Path, progress: Callable[[str], None] = lambda _: None
+) -> list[Path]:
+    """The same of an autopsy without a run: its sections, its plots, and ``report.json`` with ``autopsy``.
+
+    Raises:
+        UsageError: the directory cannot be made or written.
+    """
+    pictures = draw_autopsy(autopsy, progress)
+    progress("writing the report")
+    data = jsonfile.indented({"autopsy": autopsy.as_json()})
+    title = f"Autopsy of {autopsy.about.model}"
+    return _write(out, title, _summary_of(autopsy), autopsy_sections(autopsy), pictures, data)
+
+
+def _write(
+    out: Path,
+    title: str,
+    summary: Mapping[str, object],
+    content: list[Section],
+    pictures: Mapping[str, Picture | Failure],
+    data: bytes,
+) -> list[Path]:
     files = {
-        "report.html": html.render(report.title, _summary(report), content, pictures).encode(),
-        "report.md": markdown.render(report.title, content, pictures).encode(),
-        "report.json": jsonfile.render(report),
+        "report.html": html.render(title, summary, content, pictures).encode(),
+        "report.md": markdown.render(title, content, pictures).encode(),
+        "report.json": data,
     }
     files |= {
         f"{name}.png": picture.light for name, picture in pictures.items() if isinstance(picture, Picture)
@@ -90,5 +120,34 @@ def _summary(report: Report) -> dict[str, object]:
         "tone": report.verdict.tone,
         "headline": report.verdict.headline,
         "facts": facts,
-        "footer": f"Made by torchwatch from {report.path.name} alone, without the model or data.",
+        "footer": _footer(report),
+    }
+
+
+def _footer(report: Report) -> str:
+    if report.autopsy is None:
+        return f"Made by torchwatch from {report.path.name} alone, without the model or data."
+    about = report.autopsy.about
+    return f"Made by torchwatch from {report.path.name} and {about.samples:,} samples on {about.device}."
+
+
+def _summary_of(autopsy: Autopsy) -> dict[str, object]:
+    about, verdict = autopsy.about, autopsy.verdict
+    worst = {r.severity for o in autopsy.outcomes for r in getattr(o.result, "remarks", ())}
+    tone = "critical" if "critical" in worst else "warning" if "warning" in worst else "info"
+    facts = [
+        ("model", about.model),
+        ("parameters", f"{about.parameters:,}"),
+        ("task", about.task),
+        ("samples", f"{about.samples:,}"),
+        ("device", about.device),
+        ("time", duration(about.duration_s)),
+    ]
+    return {
+        "score": None if verdict is None else round(100 * verdict.first.share),
+        "band": "no verdict" if verdict is None else verdict.first.name,
+        "tone": tone,
+        "headline": "No verdict was reached." if verdict is None else verdict.summary,
+        "facts": facts,
+        "footer": f"Made by torchwatch from {about.samples:,} samples on {about.device}.",
     }

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchwatch.report.document import Block, Bullets, Callout, Section, Text
 from torchwatch.report.plots import Failure, Picture, drawn_twice
+from torchwatch.report.words import NOT_EXAMINED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -77,7 +78,7 @@ def _drawn(drawing: Drawing, result: Any) -> Picture | Failure | None:
 
 def autopsy_sections(autopsy: Autopsy) -> list[Section]:
     """One section per examination that was done, the verdict first, then those that were not and why."""
-    done = sorted((o for o in autopsy.outcomes if o.status == "done"), key=lambda o: o.name != "verdict")
+    done = sorted((o for o in autopsy.outcomes if o.status == "done"), key=_place)
     sections = [Section(o.title, f"autopsy-{o.name.replace('_', '-')}", _blocks(o)) for o in done]
     failed = [o for o in autopsy.outcomes if o.status != "done"]
     if failed:
@@ -87,6 +88,12 @@ def autopsy_sections(autopsy: Autopsy) -> list[Section]:
         ]
         sections.append(Section("Examinations without a result", "autopsy-without", [Bullets(rows)]))
     return sections
+
+
+def _place(outcome: Outcome) -> int:
+    """The verdict first, then the order in which they are listed where there was no model."""
+    order = ["verdict", *(name.replace(" ", "_") for name, _ in NOT_EXAMINED)]
+    return order.index(outcome.name) if outcome.name in order else len(order)
 
 
 def _blocks(outcome: Outcome) -> list[Block]:
