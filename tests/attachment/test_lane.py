@@ -229,6 +229,34 @@ def test_the_newest_step_stays_when_a_block_is_handed_over() -> None:
     assert rest.rates == [(0, [0.5])]
 
 
+def watched(lane: Lane, took: list[float]) -> float:
+    """What the lane tells of a block in which our calls took that long."""
+    for seconds in took:
+        lane.stepped(0.0)
+        lane.watch_s += seconds if seconds < lane.longest_s else lane.waited()
+    block = lane.hand_over()
+    assert block is not None
+    return block.watch_s
+
+
+def test_waiting_for_the_recorder_is_no_watching_of_its_own() -> None:
+    lane = Lane(flush_s=0.1)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
+    lane.enter(optimizer, 1, 100_000, 0, 0.0)
+    usual = [1e-5] * 99
+    for _ in range(5):
+        assert watched(lane, [*usual, 5e-3]) == pytest.approx(100e-5, rel=0.06)
+
+
+def test_calls_that_do_take_long_are_soon_believed() -> None:
+    lane = Lane(flush_s=0.1)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
+    lane.enter(optimizer, 1, 100_000, 0, 0.0)
+    watched(lane, [1e-5] * 100)
+    watched(lane, [1e-3] * 100)
+    assert watched(lane, [1e-3] * 100) == pytest.approx(0.1)
+
+
 def test_the_step_before_the_due_one_ends_the_lane() -> None:
     lane = Lane(flush_s=0.1)
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)

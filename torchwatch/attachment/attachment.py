@@ -391,7 +391,8 @@ class Attachment:
         except Exception as error:  # noqa: BLE001 - our failures stay ours
             self._lanes = False
             self.guard.failed("lane", error)
-        lane.watch_s += steps.now() - now
+        took = steps.now() - now
+        lane.watch_s += took if took < lane.longest_s else lane.waited()
 
     def _lane_turns(self) -> None:
         """The next step is not plain any more, or the recorder is to have what there is."""

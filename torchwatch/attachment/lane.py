@@ -17,6 +17,7 @@ _PLAIN_TYPES = (float, int)
 _LONGEST = 1024
 _MOST_LOGGED = 64 * _LONGEST
 _PATIENCE, _LATEST_S = 4.0, 0.5
+_SHORTEST_WAIT_S, _WAIT_FACTOR, _WAIT_GROWS = 5e-5, 5.0, 1.25
 
 
 class Lane:
@@ -29,11 +30,15 @@ class Lane:
     Args:
         flush_s: how often the recorder looks; a pass of the checks over a block costs the same however long
             it is, so that blocks are handed over four times less often, but twice a second at least.
+
+    Attributes:
+        watch_s: what torchwatch took since the last block was handed over (seconds).
+        longest_s: a call of ours that takes longer has been waiting for the interpreter or a core (seconds).
     """
 
     __slots__ = (
         "_block", "_fetched", "_flush_s", "_hand_over_s", "_optimizer", "_rates", "_samples",
-        "_sequence", "_wait_s", "due", "end_s", "last", "open", "stepping", "watch_s",
+        "_sequence", "_wait_s", "due", "end_s", "last", "longest_s", "open", "stepping", "watch_s",
     )  # fmt: skip
 
     def __init__(self, flush_s: float) -> None:
@@ -41,6 +46,7 @@ class Lane:
         self.open = self.stepping = False
         self.last = self.due = 0
         self.end_s = self.watch_s = self._hand_over_s = 0.0
+        self.longest_s = _SHORTEST_WAIT_S
         self._block: Block | None = None
         self._optimizer: weakref.ref[torch.optim.Optimizer] | None = None
         self._rates: list[Any] = []
@@ -123,6 +129,20 @@ class Lane:
         if self._block is not None:
             self._block.restarts.append((len(self._block.ends), now))
 
+    def waited(self) -> float:
+        """What a call of ours counts for (seconds) that took longer than it does.
+
+        The recorder held the interpreter, and is counted by its own CPU time, or another process held the
+        core, as it does in the host's steps. Where calls do take that long, the limit soon grows to it.
+        """
+        counted, self.longest_s = self.longest_s, _WAIT_GROWS * self.longest_s
+        return counted
+
+    def _take_watched(self, block: Block) -> None:
+        block.watch_s, self.watch_s = self.watch_s, 0.0
+        if block.ends:
+            self.longest_s = max(_SHORTEST_WAIT_S, _WAIT_FACTOR * block.watch_s / len(block.ends))
+
     def hand_over(self) -> Block | None:
         """All steps but the newest, whose values may still come."""
         block = self._block
@@ -130,7 +150,7 @@ class Lane:
             return None
         self._block = block.split()
         self._hand_over_s = self.end_s + self._flush_s
-        block.watch_s, self.watch_s = self.watch_s, 0.0
+        self._take_watched(block)
         return block
 
     def leave(self) -> tuple[Block | None, list[tuple[str, Any]]]:
@@ -144,7 +164,7 @@ class Lane:
         ahead = [(name, value) for at, name, value in block.logged if at >= steps]
         block.logged = [entry for entry in block.logged if entry[0] < steps]
         block.restarts = [entry for entry in block.restarts if entry[0] < steps]
-        block.watch_s, self.watch_s = self.watch_s, 0.0
+        self._take_watched(block)
         return (block if steps else None), ahead
 
     # ------------------------------------------------------------------ what the host says
