@@ -62,7 +62,7 @@ def how_to_examine(path: Path, recipe: str | None) -> str:
             f"`torchwatch postmortem {run} --use-recipe --checkpoint best.pt` examines the model."
         )
     return (
-        f"`torchwatch postmortem {run} --build train.py:build --checkpoint best.pt` examines the model. There "
+        f"`torchwatch postmortem {run} --build train.py:build --checkpoint best.pt` examines the model; "
         "`build` is a function of yours that returns `AutopsyInputs(model, data)`; a run remembers it with "
         '`Watcher(model, recipe="train.py:build")`.'
     )
