@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import random
 import struct
@@ -93,6 +94,25 @@ def test_a_folder_that_cannot_be_written_is_the_sink_s_error(tmp_path: Path) -> 
     sink = TensorBoardSink(tmp_path / "file")
     with pytest.raises(OSError):
         sink.write(header())
+    sink.close()
+
+
+def test_a_disk_that_fills_up_is_met_with_the_row_that_it_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = TensorBoardSink(tmp_path)
+    sink.write(header())
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sink._writer, "flush", full)
+    for record in steps(1, 1):
+        sink.write(record)
+    with pytest.raises(OSError, match="No space left"):
+        sink.drain(10)
+    assert sink.counts()["delivered"] == 0
+    assert sink.counts()["undelivered"] >= 1
     sink.close()
 
 

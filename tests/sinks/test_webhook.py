@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import http.client
 import random
 import socket
+import ssl
 import threading
 import time
 import traceback
+import urllib.error
 from collections.abc import Callable, Iterable
 
 import pytest
@@ -228,6 +231,30 @@ def test_the_address_is_never_said(make: Make, answer, caplog: pytest.LogCapture
     told = " ".join([*sentences, repr(sink), str(vars(sink)), caplog.text])
     assert "s3cret" not in told
     assert "127.0.0.1" not in told
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ssl.SSLCertVerificationError("certificate is not valid for 's3cret'"), "(SSLCertVerificationError)"),
+        (urllib.error.URLError(socket.gaierror(-2, "s3cret: not known")), "(gaierror)"),
+        (urllib.error.URLError(TimeoutError("s3cret")), "does not answer"),
+        (http.client.InvalidURL("/s3cret"), "cut the connection"),
+        (ValueError("unknown url type: s3cret"), "(ValueError)"),
+    ],
+)
+def test_no_error_repeats_the_address(make: Make, error: Exception, said: str) -> None:
+    sink = make("https://host/")
+
+    class Failing:
+        def open(self, *_, **__):
+            raise error
+
+    sink._post._opener = Failing()  # what these libraries say cannot be provoked without a network
+    assert send(sink, [critical(1)])["undelivered"] == 1
+    (sentence, *_) = sink.said()
+    assert said in sentence
+    assert "s3cret" not in sentence
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,11 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from torchwatch.check import Severity
 from torchwatch.engine import health_score
-from torchwatch.records import Alert, End, Epoch, Eval, Interval, Step, Steps, System, as_list
+from torchwatch.records import Alert, End, Epoch, Eval, Interval, Step, Steps, System
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -170,7 +172,9 @@ def _last(values: Any, *, whole: bool = False) -> Any:
     """The last entry that is not None, of a list or an array; anything else is itself."""
     if whole or isinstance(values, (int, float)) or values is None:
         return values
-    return next((v for v in reversed(as_list(values)) if v is not None), None)
+    if isinstance(values, np.ndarray):
+        return values[-1].item() if len(values) else None
+    return next((v for v in reversed(values) if v is not None), None)
 
 
 def _number(value: Any) -> float | None:
