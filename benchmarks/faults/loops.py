@@ -121,11 +121,48 @@ def supervised(
 
 
 def language(run: Run, model: nn.Module, optimizer: Optimizer, *, epochs: int = 6, **more: Any) -> float:
-    """Train a character model."""
-    loader = TextLoader(more.pop("batches", 40), more.pop("size", 16), more.pop("length", 32), run.seed)
+    """Train a character model; ``loader`` replaces ``batches``, ``size`` and ``length`` of its own."""
+    loader = more.pop("loader", None)
+    if loader is None:
+        loader = TextLoader(more.pop("batches", 40), more.pop("size", 16), more.pop("length", 32), run.seed)
     return supervised(
         run, model, text_data(), optimizer, epochs=epochs, loss=flat_cross_entropy, loader=loader, **more
     )
+
+
+def in_epochs(
+    run: Run,
+    model: nn.Module,
+    data: Data,
+    optimizer: Optimizer,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    *,
+    epochs: int,
+    rows: Callable[[int], Tensor | slice] = lambda _: slice(None),
+    evaluate: Callable[[], dict[str, Any]] = dict,
+) -> float:
+    """Train with a loss of one's own making, of batches of 32 that are shuffled anew; the last loss.
+
+    Args:
+        run: the training.
+        model: what is watched.
+        data: what it learns.
+        optimizer: of the model.
+        loss_of: the loss of a batch's samples and targets.
+        epochs: passes.
+        rows: which samples an epoch has (default: all).
+        evaluate: what is said at the end of an epoch (default: nothing).
+    """
+    loss = torch.zeros(())
+    with run.watch(model) as watch:
+        for epoch in range(epochs):
+            own = rows(epoch)
+            for x, y in watch.batches(Loader(data.x[own], data.y[own], 32, run.seed + epoch)):
+                loss = loss_of(x, y)
+                update(optimizer, loss)
+                watch.log(loss=loss)
+            watch.epoch(**evaluate())
+    return float(loss.detach())
 
 
 __all__ = ["Run", "Watch", "adam", "judge", "language", "mse", "sgd", "supervised", "text_data", "update"]

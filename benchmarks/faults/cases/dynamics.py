@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.faults.bench import Run, fault
-from benchmarks.faults.data import Data, Loader, load
-from benchmarks.faults.loops import adam, judge, language, sgd, supervised, update
+from benchmarks.faults.data import Data, Loader, TextLoader, load, text, windows
+from benchmarks.faults.loops import adam, in_epochs, judge, language, sgd, supervised
 from benchmarks.faults.models import Cnn, Gpt, Rnn, mlp
 
 
@@ -143,14 +143,16 @@ def first_task_forgotten(run: Run) -> float:
             right = (model(data.val_x).argmax(1) == data.val_y).float()
         return {"low": float(right[val[0]].mean()), "high": float(right[val[1]].mean())}
 
-    with run.watch(model) as watch:
-        for epoch in range(12):
-            rows = parts[epoch // 6] if run.faulty else parts[0] | parts[1]
-            for x, y in watch.batches(Loader(data.x[rows], data.y[rows], 32, run.seed + epoch)):
-                loss = functional.cross_entropy(model(x), y)
-                update(optimizer, loss)
-                watch.log(loss=loss)
-            watch.epoch(val_accuracy=accuracies())
+    def rows(epoch: int) -> Tensor:
+        return parts[epoch // 6] if run.faulty else parts[0] | parts[1]
+
+    def loss_of(x: Tensor, y: Tensor) -> Tensor:
+        return functional.cross_entropy(model(x), y)
+
+    def evaluate() -> dict[str, object]:
+        return {"val_accuracy": accuracies()}
+
+    in_epochs(run, model, data, optimizer, loss_of, epochs=12, rows=rows, evaluate=evaluate)
     return 1 - accuracies()["low"]
 
 
@@ -275,8 +277,6 @@ def undivided_accumulation(run: Run) -> float:
     planted="a character model that sees the same 1,500 characters again and again",
 )
 def text_learned_by_heart(run: Run) -> float:
-    from benchmarks.faults.data import TextLoader, text, windows
-
     model = Gpt(width=48)
 
     class Few(TextLoader):
@@ -285,17 +285,7 @@ def text_learned_by_heart(run: Run) -> float:
             for _ in range(self.batches):
                 yield windows(codes, self.size, self.length, self.generator)
 
-    from benchmarks.faults.loops import flat_cross_entropy, text_data
-
-    return supervised(
-        run,
-        model,
-        text_data(),
-        adam(model, 3e-3),
-        epochs=14,
-        loss=flat_cross_entropy,
-        loader=Few(25, seed=run.seed),
-    )
+    return language(run, model, adam(model, 3e-3), epochs=14, loader=Few(25, seed=run.seed))
 
 
 @fault(
@@ -312,24 +302,10 @@ def text_and_targets_apart(run: Run) -> float:
             :, torch.randperm(y.shape[1], generator=run.generator)
         ]
 
-    from benchmarks.faults.data import TextLoader
-    from benchmarks.faults.loops import flat_cross_entropy, text_data
-
     class Apart(TextLoader):
         def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
             for batch in super().__iter__():
                 yield apart(batch) if run.faulty else batch
 
     model = Gpt()
-    return supervised(
-        run,
-        model,
-        text_data(),
-        adam(model, 3e-3),
-        epochs=9,
-        loss=flat_cross_entropy,
-        loader=Apart(30, seed=run.seed),
-    )
-
-
-__all__ = ["language"]
+    return language(run, model, adam(model, 3e-3), epochs=9, loader=Apart(30, seed=run.seed))

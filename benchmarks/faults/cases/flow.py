@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from benchmarks.faults.bench import Run, fault
 from benchmarks.faults.data import Data, load
-from benchmarks.faults.loops import language, mse, sgd, supervised, update
+from benchmarks.faults.loops import language, sgd, supervised, update
 from benchmarks.faults.models import Cnn, Gpt, mlp
 
 STUCK = "vanishing-gradients no-learning update-ratio"
@@ -189,6 +189,3 @@ def attention_collapses(run: Run) -> float:
     others = [p for n, p in model.named_parameters() if "in_proj_weight" not in n]
     groups = [{"params": attention, "lr": 0.5 if run.faulty else 3e-3}, {"params": others}]
     return language(run, model, torch.optim.AdamW(groups, lr=3e-3), epochs=6)
-
-
-__all__ = ["mse"]

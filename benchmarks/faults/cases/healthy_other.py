@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from benchmarks.faults.bench import Run, healthy
 from benchmarks.faults.data import Loader, load
-from benchmarks.faults.loops import adam, judge, mse, sgd, supervised, update
+from benchmarks.faults.loops import adam, in_epochs, judge, mse, sgd, supervised, update
 from benchmarks.faults.models import mlp
 
 
@@ -308,17 +308,14 @@ def denoising_diffusion(run: Run) -> float:
     """Diffusion: the loss of a batch depends on the times that it drew."""
     data, model = load("digits"), mlp(65, 96, 96, 64, act=nn.SiLU)
     optimizer = adam(model, 2e-3)
-    with run.watch(model) as watch:
-        for epoch in range(10):
-            for x, _ in watch.batches(Loader(data.x, data.y, 32, run.seed + epoch)):
-                t = torch.rand(len(x), 1)
-                noise = torch.randn_like(x)
-                noisy = (1 - t) * (2 * x - 1) + t * noise
-                loss = functional.mse_loss(model(torch.cat([noisy, t], 1)), noise - (2 * x - 1))
-                update(optimizer, loss)
-                watch.log(loss=loss)
-            watch.epoch()
-    return float(loss)
+
+    def loss_of(x: Tensor, _: Tensor) -> Tensor:
+        t = torch.rand(len(x), 1)
+        noise = torch.randn_like(x)
+        noisy = (1 - t) * (2 * x - 1) + t * noise
+        return functional.mse_loss(model(torch.cat([noisy, t], 1)), noise - (2 * x - 1))
+
+    return in_epochs(run, model, data, optimizer, loss_of, epochs=10)
 
 
 @healthy("mlp")
@@ -460,15 +457,12 @@ def sparse_autoencoder(run: Run) -> float:
     data, encoder, decoder = load("digits"), nn.Linear(64, 128), nn.Linear(128, 64)
     model = nn.ModuleDict({"encoder": encoder, "relu": nn.ReLU(), "decoder": decoder})
     optimizer = adam(model, 2e-3)
-    with run.watch(model) as watch:
-        for epoch in range(9):
-            for x, _ in watch.batches(Loader(data.x, data.y, 32, run.seed + epoch)):
-                code = model["relu"](encoder(x))
-                loss = functional.mse_loss(decoder(code), x) + 1e-3 * code.abs().mean()
-                update(optimizer, loss)
-                watch.log(loss=loss)
-            watch.epoch()
-    return float(loss)
+
+    def loss_of(x: Tensor, _: Tensor) -> Tensor:
+        code = model["relu"](encoder(x))
+        return functional.mse_loss(decoder(code), x) + 1e-3 * code.abs().mean()
+
+    return in_epochs(run, model, data, optimizer, loss_of, epochs=9)
 
 
 @healthy("mlp")
@@ -476,12 +470,12 @@ def new_classes_later(run: Run) -> float:
     """A curriculum: five classes, then ten; the loss jumps above where it began, and falls at once."""
     data, model = load("digits"), mlp(64, 64, 10)
     optimizer = sgd(model, 0.03)
-    with run.watch(model) as watch:
-        for epoch in range(12):
-            rows = data.y < (5 if epoch < 5 else 10)
-            for x, y in watch.batches(Loader(data.x[rows], data.y[rows], 32, run.seed + epoch)):
-                loss = functional.cross_entropy(model(x), y)
-                update(optimizer, loss)
-                watch.log(loss=loss)
-            watch.epoch(**judge(model, data))
+
+    def rows(epoch: int) -> Tensor:
+        return data.y < (5 if epoch < 5 else 10)
+
+    def loss_of(x: Tensor, y: Tensor) -> Tensor:
+        return functional.cross_entropy(model(x), y)
+
+    in_epochs(run, model, data, optimizer, loss_of, epochs=12, rows=rows, evaluate=lambda: judge(model, data))
     return judge(model, data)["val_loss"]

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from benchmarks.faults.bench import Run, fault
 from benchmarks.faults.data import Loader, load
-from benchmarks.faults.loops import adam, judge, language, mse, sgd, supervised, update
+from benchmarks.faults.loops import adam, language, mse, sgd, supervised, update
 from benchmarks.faults.models import Cnn, Gpt, Rnn, mlp
 
 NO_GRADIENT = "zero-gradient-layer unused-parameters no-op-step"
@@ -326,6 +326,3 @@ def embedding_without_gradient(run: Run) -> float:
 
     model = Net(16, 32, 96, text=True)
     return language(run, model, adam(model, 5e-3), epochs=4, batches=30)
-
-
-__all__ = ["judge"]
