@@ -34,19 +34,22 @@ def best_batch(
         The smallest batch whose time per row is within 2 % of the best; at least 1.
 
     Raises:
-        Exception: what ``run`` raised, out of memory only at the smallest batch.
+        Exception: what ``run`` raised, out of memory only at a single row.
     """
     sizes = [s for s in (_SMALLEST << i for i in range(16)) if s < most] + [max(1, most)]
     per_row: dict[int, float] = {}
-    _timed(run, sizes[0], device, clock)  # the first pass also loads kernels
     for size in sizes:
         try:
+            if size == sizes[0]:
+                _timed(run, size, device, clock)  # the first pass also loads kernels
             taken = _timed(run, size, device, clock)
             if taken < _SHORT_S:
                 taken = min(taken, *(_timed(run, size, device, clock) for _ in range(2)))
         except Exception as error:
-            if not out_of_memory(error) or size == sizes[0]:
+            if not out_of_memory(error) or size == 1:
                 raise
+            if size == sizes[0]:
+                return best_batch(run, size // 2, device, clock)
             break
         per_row[size] = taken / size
         if per_row[size] > _CLEARLY_SLOWER * min(per_row.values()):

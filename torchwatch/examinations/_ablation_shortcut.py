@@ -165,18 +165,23 @@ def shortcut(case: Case, fills: Fills, trials: Sequence[Job]) -> tuple[str, Shor
     home = fills.home
     if not home.is_floating_point() or home.device != case.device:
         return None
-    rows = home[:_TRIED].clone(memory_format=torch.contiguous_format)
-    others = {k: v[:_TRIED] for k, v in case.samples.inputs.items() if k != case.main}
-    whole = InputFeed(case, fills)
+    try:
+        return _found(case, fills, trials)
+    except Exception:  # noqa: BLE001 - whatever a foreign model cannot do this way, it does the usual way
+        return None
+
+
+def _found(case: Case, fills: Fills, trials: Sequence[Job]) -> tuple[str, ShortcutFeed] | None:
+    home, whole = fills.home, InputFeed(case, fills)
+    count = min(_TRIED, case.options.chunk)
+    rows = home[:count].clone(memory_format=torch.contiguous_format)
+    others = {k: v[:count] for k, v in case.samples.inputs.items() if k != case.main}
     first = _first_layer(case, whole, rows, others)
     if first is None or first.outputs * len(home) * 4 > max(_MUCH_BYTES, 8 * home.numel()):
         return None
-    try:
-        twin, stand_in = _twin(case.model, first.layer)
-        feed = ShortcutFeed(case, fills, first, twin, stand_in)
-        holds = all(_agree(feed, whole, others, j) for j in trials) and _gains(feed, whole, others)
-    except Exception:  # noqa: BLE001 - whatever a foreign model cannot do this way, it does the usual way
-        return None
+    twin, stand_in = _twin(case.model, first.layer)
+    feed = ShortcutFeed(case, fills, first, twin, stand_in)
+    holds = all(_agree(feed, whole, others, j, count) for j in trials) and _gains(feed, whole, others, count)
     return (first.name, feed) if holds else None
 
 
@@ -230,21 +235,21 @@ def _twin(model: nn.Module, layer: nn.Module) -> tuple[nn.Module, StandIn]:
     return twin, stand_in
 
 
-def _agree(feed: ShortcutFeed, whole: InputFeed, others: dict[str, Tensor], job: Job) -> bool:
+def _agree(feed: ShortcutFeed, whole: InputFeed, others: dict[str, Tensor], job: Job, count: int) -> bool:
     """Whether an ablation leads to the same predictions both ways."""
     changed, rows = whole.home.clone(), feed.home.clone()
     whole.fill(changed, job)
     feed.fill(rows, job)
-    expected = whole.forward(changed[:_TRIED], others)
-    got = feed.forward(rows[:_TRIED], others)
+    expected = whole.forward(changed[:count], others)
+    got = feed.forward(rows[:count], others)
     return bool((expected - got).abs().max() <= _TOLERANCE * expected.abs().max())
 
 
-def _gains(feed: ShortcutFeed, whole: InputFeed, others: dict[str, Tensor]) -> bool:
+def _gains(feed: ShortcutFeed, whole: InputFeed, others: dict[str, Tensor], count: int) -> bool:
     """Whether the rest of the model is clearly faster than all of it, on a few samples."""
     taken: dict[int, float] = {}
     for _, (i, one) in itertools.product(range(4), enumerate((feed, whole))):
-        rows = one.home[:_TRIED].clone()
+        rows = one.home[:count].clone()
         started = time.perf_counter()
         one.forward(rows, others)
         if rows.device.type != "cpu":
