@@ -23,6 +23,8 @@ Integers = npt.NDArray[np.int64]
 
 STRETCH = 100
 """Where not all samples are looked at, this many that follow each other are taken at a time."""
+_AT_LEAST = 10_000
+"""Samples of a split that are looked at whatever is asked for: copies across splits are found in whole sets."""
 _MOST_BYTES = 512 * 2**20
 """Of the main inputs of one split."""
 _LARGEST_BATCH = 100_000
@@ -132,7 +134,8 @@ def _all_of(samples: Samples) -> bool:
 
 def _affordable(case: Case) -> int:
     main = case.samples.inputs[case.main]
-    return max(8, min(case.options.samples, _MOST_BYTES // max(1, main[0].numel() * 4)))
+    wanted = max(case.options.samples, _AT_LEAST)
+    return max(8, min(wanted, _MOST_BYTES // max(1, main[0].numel() * 4)))
 
 
 def stretches(size: int, count: int, rng: np.random.Generator) -> Integers:
