@@ -7,6 +7,7 @@ import math
 
 from torchwatch.results import Remark
 from torchwatch.results.attributions import Attributions, AxisProfile, MethodAttribution
+from torchwatch.text import percent
 
 TOLERATED = 0.05
 _NAMED = 5
@@ -44,9 +45,9 @@ def _top(result: Attributions) -> list[Remark]:
         said.append(
             Remark(
                 "info",
-                f"Along `{profile.axis}` {result.primary.title} puts {share:.0%} of the attribution on "
+                f"Along `{profile.axis}` {result.primary.title} puts {percent(share)} of the attribution on "
                 f"{count} of {len(profile.elements)} elements: {names} (evenly spread it would be "
-                f"{count / len(profile.elements):.0%}).",
+                f"{percent(count / len(profile.elements))}).",
             )
         )
     return said
@@ -66,7 +67,7 @@ def _convergence(result: Attributions) -> list[Remark]:
         return []
     text = (
         f"{result.primary.title} add up to the change of the output from {result.baseline} with a delta of "
-        f"{found.delta:.3g}, {found.ratio:.1%} of that change of {found.change:.3g}"
+        f"{found.delta:.3g}, {percent(found.ratio)} of that change of {found.change:.3g}"
     )
     if found.ratio <= TOLERATED:
         return [Remark("info", f"{text}: the steps are fine enough.")]

@@ -7,6 +7,7 @@ import dataclasses
 from torchwatch.examinations._attribution_remarks import place
 from torchwatch.results import Remark
 from torchwatch.results.layer_attributions import Conductance, LayerAttributions
+from torchwatch.text import percent
 
 _MOSTLY_SILENT = 0.5
 _NAMED = 3
@@ -61,7 +62,7 @@ def _carriers(layer: Conductance) -> str:
     share = float(layer.magnitude[list(layer.ranking[:count])].sum() / layer.magnitude.sum())
     units = ", ".join(str(u) for u in layer.ranking[:count])
     return (
-        f"{share:.0%} of the conductance of `{layer.layer}` is that of {count} of its "
+        f"{percent(share)} of the conductance of `{layer.layer}` is that of {count} of its "
         f"{len(layer.ranking)} units ({units})."
     )
 
@@ -71,9 +72,9 @@ def _rollout(result: LayerAttributions) -> list[Remark]:
         return []
     found = result.rollout
     order = found.received.argsort()[::-1][:_NAMED]
-    places = ", ".join(f"{i} ({found.received[i]:.0%})" for i in order)
+    places = ", ".join(f"{i} ({percent(found.received[i])})" for i in order)
     text = (
         f"Rolled out through {len(found.layers)} attention layers, most attention goes to `{found.axis}` "
-        f"{places}; evenly spread it would be {1 / len(found.received):.0%} each."
+        f"{places}; evenly spread it would be {percent(1 / len(found.received))} each."
     )
     return [Remark("info", text)]

@@ -151,7 +151,9 @@ def _in_words(axis: AxisAgreement) -> str:
         return "agree"
     if axis.correlation <= -_PART and high < 0:
         return "contradict each other"
-    return "agree in part" if axis.correlation >= _PART and low > 0 else "do not agree"
+    if axis.correlation >= _PART:
+        return "agree in part" if low > 0 else "may agree or not"
+    return "do not agree"
 
 
 EXAMINATION = Examination(

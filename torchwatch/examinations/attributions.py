@@ -39,6 +39,7 @@ from torchwatch.results.attributions import (
     OutputAttribution,
     Randomisation,
 )
+from torchwatch.text import percent
 
 if TYPE_CHECKING:
     from torchwatch.examinations.case import Case
@@ -145,9 +146,9 @@ def _tallied(work: _Work, method: Method) -> Tally:
     convergence = tally.convergence()
     if method.pliable and convergence is not None and not convergence.ratio <= _TOLERATED:
         raise NotApplicable(
-            f"its contributions miss the change of the output by {convergence.ratio:.0%}: some activation is "
-            "out of its reach, as a function instead of a module (`F.relu`) or one without a DeepLift rule; "
-            "Integrated Gradients stand in"
+            f"its contributions miss the change of the output by {percent(convergence.ratio)}: some "
+            "activation is out of its reach, as a function instead of a module (`F.relu`) or one without a "
+            "DeepLift rule; Integrated Gradients stand in"
         )
     return tally
 

@@ -20,6 +20,7 @@ from torchwatch.examinations.examination import Examination, NotApplicable
 from torchwatch.results import Remark
 from torchwatch.results.frequency_bands import FrequencyBands
 from torchwatch.statistics.bootstrap import mean_interval
+from torchwatch.text import percent
 
 if TYPE_CHECKING:
     from torchwatch.examinations.case import Case
@@ -153,8 +154,8 @@ def _most_important(result: FrequencyBands) -> Remark:
     return Remark(
         "info",
         f"The model needs {name} most: without it the {result.metric} rises by {result.importance[best]:.3g} "
-        f"(95 % interval {low:.3g} to {high:.3g}; {share:+.0%}), and {result.power[best]:.0%} of the input's "
-        "power lies there.",
+        f"(95 % interval {low:.3g} to {high:.3g}; {percent(share)} of it), and "
+        f"{percent(result.power[best])} of the input's power lies there.",
     )
 
 
