@@ -269,6 +269,44 @@ def test_detail_is_written_as_far_as_there_is_room_and_never_costs_a_step_its_sc
     assert "columns" not in said
 
 
+@pytest.mark.parametrize("sizes", [(60, 60, 60), (20, 600, 60), (400, 20, 20), (100, 800, 2)])
+def test_columns_attention_and_histograms_get_equal_shares_or_all_they_ask_for(
+    sizes: tuple[int, int, int],
+) -> None:
+    """Every step, one a second, is sampled and has one record of each; entries of them are given."""
+    hourly, steps = 3_600_000, 1200
+    run = Run(40_000, hourly)
+    details = [detail(kind, 1, n) for kind, n in zip((Attention, Histogram), sizes[1:], strict=True)]
+    columns = {"grad_norms": column(8), "activations": {"mean": column(sizes[0])}}
+    asks = {"columns": len(encode(step(1, 1.0, **columns))) - len(encode(step(1, 1.0)))}
+    asks |= {record.kind: len(encode(record)) for record in details}
+    written = dict.fromkeys(asks, 0)
+    for number in range(1, 3 * steps // 2 + 1):
+        kept = run.disk.step(step(number, 1.0, **columns), 1)
+        kept_details = [record for record in details if run.disk.detail(record)]
+        run.write(float(number), kept, *kept_details)
+        if number > steps // 2:
+            written["columns"] += kept is not None and kept.activations is not None
+            for record in kept_details:
+                written[record.kind] += 1
+    had = {kind: times * asks[kind] for kind, times in written.items()}
+    largest = max(had.values())
+    for kind, times in written.items():
+        assert times > 0.9 * steps or had[kind] > 0.7 * largest, (kind, asks, written)
+    assert sum(had.values()) > 0.6 * hourly / HOUR * steps
+    (_, before), (_, after) = run.sizes[steps // 2], run.sizes[-1]
+    assert after - before < 1.1 * hourly / HOUR * steps
+
+
+def test_who_does_not_come_back_keeps_nobody_waiting() -> None:
+    disk = tight(120_000.0 + 3000)
+    assert not disk.detail(Histogram(data={"a": 1}))  # 4 KB, and it waits
+    assert not disk.detail(Attention(data={"a": 1}))
+    kept = [disk.step(Step(step=1000 * n, **ALL), 1000) for n in range(1, 120)]
+    assert all(s is not None and s.activations is None for s in kept[1:90])  # the first had had nothing
+    assert any(s is not None and s.activations is not None for s in kept[90:])
+
+
 def test_a_black_box_is_paid_for_by_columns_not_by_scalars() -> None:
     run = Run(400_000, 20_000_000)
     run.slow(1, 6000, 0.038)

@@ -5,7 +5,8 @@ what may be written is held in a bank that fills with time and is drawn on by ev
 
 1. Steps share lines wherever several wait (:attr:`DiskBudget.tight`): a third of the bytes, nothing lost.
 2. Columns are written as far as the bank allows. Complete ones (of sampled steps) come before those of
-   gradients alone, and a reserve of two minutes is kept for steps that a warning has measured.
+   gradients alone, and a reserve of two minutes is kept for steps that a warning has measured. Complete
+   columns, attention and histograms get equal shares of the bytes, or less where they ask for less.
 3. Where not even the scalars of every step fit, those of every k-th step are written, k from the 1-2-5
    ladder. Columns then get what is left: a tenth.
 4. On loops so fast that intervals alone would take more than an eighth, intervals grow longer.
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from torchwatch.recorder.costs import Costs, entries
+from torchwatch.recorder.shares import Shares
 from torchwatch.records import (
     STEP_COLUMNS,
     STEP_SCALARS,
@@ -75,6 +77,7 @@ class DiskBudget:
         self._time_s = 0.0
         self._sound = True
         self._costs = Costs()
+        self._shares = Shares(self._reserve)
         self._told: Counter[str] = Counter()
 
     def step(self, step: Step, sampled_every: int = 1) -> Step | None:
@@ -122,7 +125,7 @@ class DiskBudget:
         if not isinstance(record, (Attention, Histogram)):
             return True
         self._told[record.kind] += 1
-        if not self._draw(self._costs.detail(record), self._reserve):
+        if not self._draw_share(record.kind, self._costs.detail(record)):
             return False
         self._told[f"{record.kind} kept"] += 1
         return True
@@ -170,12 +173,28 @@ class DiskBudget:
         if not count:
             return True
         self._told["columns"] += 1
-        complete = columns.activations is not None
-        level = 0.0 if urgent and complete else self._reserve if complete else 2 * self._reserve
-        if not self._draw(count * self._costs.per_entry, level):
+        amount = count * self._costs.per_entry
+        if columns.activations is None:
+            written = self._draw(amount, 2 * self._reserve)
+        else:
+            written = self._draw(amount, 0.0) if urgent else self._draw_share("columns", amount)
+        if not written:
             return False
         self._told["columns kept"] += 1
         return True
+
+    def _draw_share(self, kind: str, amount: float) -> bool:
+        """Promise bytes of what is above the reserve, if it is this kind's turn."""
+        if not self.tight:
+            return self._draw(amount, self._reserve)
+        if not self._shares.offer(kind):
+            return False
+        if self._draw(amount, self._reserve):
+            self._shares.took(kind, amount)
+            return True
+        if amount <= self._rate * _MOST_S - self._reserve:  # else it would wait for ever
+            self._shares.waits(kind)
+        return False
 
     def _draw(self, amount: float, level: float) -> bool:
         """Promise bytes of the bank, unless that brought it below the level."""
