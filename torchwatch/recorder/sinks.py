@@ -45,7 +45,7 @@ class Sinks:
         self._listen(say)
         counts: dict[str, dict[str, int]] = {}
         for sink in self._delivering:
-            counts[_free(sink.name, counts)] = sink.counts()
+            self._told(sink, lambda sink=sink: counts.update({_free(sink.name, counts): _plain(sink)}), say)  # type: ignore[misc]
         return counts or None
 
     def close(self, seconds: float, say: Say) -> None:
@@ -57,8 +57,7 @@ class Sinks:
 
     def _listen(self, say: Say) -> None:
         for sink in self._speaking:
-            for sentence in sink.said():
-                say(sink.name, sentence)
+            self._told(sink, lambda sink=sink: _listen_to(sink, say), say)  # type: ignore[misc]
 
     def _told(self, sink: Sink, work: Callable[[], None], say: Say) -> bool:
         try:
@@ -73,6 +72,16 @@ class Sinks:
                 sink.close()
             return False
         return True
+
+
+def _listen_to(sink: Speaks, say: Say) -> None:
+    for sentence in sink.said():
+        say(sink.name, sentence)
+
+
+def _plain(sink: Delivers) -> dict[str, int]:
+    """What a sink has counted, as the record wants it."""
+    return {str(word): int(number) for word, number in sink.counts().items()}
 
 
 def _free(name: str, taken: Iterable[str]) -> str:

@@ -23,7 +23,7 @@ class Sink(Protocol):
 
 
 @runtime_checkable
-class Delivers(Protocol):
+class Delivers(Sink, Protocol):
     """A sink that hands things on later, in a thread of its own, and counts them."""
 
     name: str
@@ -36,7 +36,7 @@ class Delivers(Protocol):
 
 
 @runtime_checkable
-class Speaks(Protocol):
+class Speaks(Sink, Protocol):
     """A sink that has something to tell whoever reads the run file."""
 
     name: str
