@@ -3,59 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.helpers_replay import assert_live_equals_replay, steps_in
+from tests.helpers_torchrun import distributed, environment, run, torchrun
 from torchwatch import read_run
 from torchwatch.records import Alert, RunHeader
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 RUNS = {"accelerate": "runs/digits.jsonl", "transformers": "out/torchwatch.jsonl"}
-ALONE = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
 slow = pytest.mark.slow
-distributed = pytest.mark.skipif(
-    not (torch.distributed.is_available() and torch.distributed.is_gloo_available()),
-    reason="this build of torch has no gloo",
-)
 
 
 def example(page: str) -> str:
     """The page's first block of Python."""
     return (DOCS / "integrations" / f"{page}.md").read_text().split("```python\n", 1)[1].split("```", 1)[0]
-
-
-def environment(**more: str) -> dict[str, str]:
-    own = {name: value for name, value in os.environ.items() if name not in ALONE}
-    return {**own, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", **more}
-
-
-def run(folder: Path, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
-    ran = subprocess.run(
-        [sys.executable, *command],
-        cwd=folder,
-        env=environment(**more),
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr[-3000:]
-    return ran
-
-
-def torchrun(
-    folder: Path, script: Path | str, *arguments: str, **more: str
-) -> subprocess.CompletedProcess[str]:
-    launch = ("-m", "torch.distributed.run", "--nproc-per-node", "2")
-    here = ("--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0")
-    return run(folder, *launch, *here, str(script), *arguments, **more)
 
 
 def torchwatch(folder: Path, *arguments: str) -> str:
@@ -135,7 +102,8 @@ def test_ranks_of_torchrun_are_shown_together(kind: str, tmp_path: Path) -> None
     assert any(line.startswith("rank 1    finished: 84 steps, health ") for line in shown)
     joined = read_run(tmp_path / "run.jsonl")
     assert [run.header.rank for run in joined.ranks] == [0, 1]
-    assert len(joined["grad_norm"].values) == 84
+    assert len(joined["loss"].values) == 84
+    assert len(joined["grad_norm"].values) > 0  # the budget decides how many
 
 
 @slow

@@ -6,6 +6,7 @@ packages warn of is theirs.
 
 from __future__ import annotations
 
+import json
 import logging
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import torch
 from torch.nn.modules import module
 
 from tests.helpers_replay import assert_live_equals_replay, steps_in
+from tests.helpers_torchrun import distributed, torchrun
 from tests.helpers_trainer import BATCH, Characters, language_model, logged_losses, trainer
 from torchwatch import WatchConfig, Watcher
 from torchwatch.errors import ConfigError, RunBusy, UsageError
@@ -144,6 +146,29 @@ def test_a_loss_that_the_model_does_not_return_is_taken_from_the_log(tmp_path: P
     seen = {step.step: step.loss for step in steps if step.loss_source == "log"}
     assert list(seen) == [5, 10, 15, 20, 25]
     assert list(seen.values()) == pytest.approx(logged_losses(made), rel=1e-6)
+
+
+TWO = """
+import json, sys
+from pathlib import Path
+from tests.helpers_trainer import logged_losses, trainer
+from tests.integrations.test_transformers import watching
+made = trainer(Path(sys.argv[1]), watching(), gradient_accumulation_steps=2)
+made.train()
+if made.args.process_index == 0:
+    Path(sys.argv[1], "logged.json").write_text(json.dumps(logged_losses(made)))
+"""
+
+
+@distributed
+def test_the_losses_of_two_processes_average_to_the_logged_one(tmp_path: Path) -> None:
+    """The Trainer divides by the tokens of all processes, and so does a rank's recorded loss."""
+    (tmp_path / "two.py").write_text(TWO)
+    torchrun(tmp_path, tmp_path / "two.py", "out", PYTHONPATH=str(Path.cwd()), PYTHONWARNINGS="ignore")
+    names = ("torchwatch.jsonl", "torchwatch.rank1.jsonl")
+    first, second = (steps_in(assert_live_equals_replay(tmp_path / "out" / name)) for name in names)
+    mean = [(one.loss + two.loss) / 2 for one, two in zip(first, second, strict=True)]  # type: ignore[operator]
+    assert mean == pytest.approx(json.loads((tmp_path / "out" / "logged.json").read_text()), rel=1e-5)
 
 
 # ---------------------------------------------------------------------- resuming
