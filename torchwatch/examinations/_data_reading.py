@@ -24,7 +24,7 @@ Integers = npt.NDArray[np.int64]
 STRETCH = 100
 """Where not all samples are looked at, this many that follow each other are taken at a time."""
 _AT_LEAST = 10_000
-"""Samples of a split that are looked at whatever is asked for: copies across splits are found in whole sets."""
+"""Samples of a split that are looked at whatever is asked for: copies are found in whole sets."""
 _MOST_BYTES = 512 * 2**20
 """Of the main inputs of one split."""
 _LARGEST_BATCH = 100_000

@@ -8,6 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from torchwatch.results.activations import Activations
+from torchwatch.results.baselines import Baselines
+from torchwatch.results.gradient_flow import GradientFlow
+from torchwatch.results.predictions import Predictions
 from torchwatch.results.verdict import Evidence
 
 
@@ -18,8 +22,8 @@ def evidence(results: Mapping[str, Any]) -> Iterator[Evidence]:
             yield from of(results[name], results)
 
 
-def _of_predictions(result: Any, _: Mapping[str, Any]) -> Iterator[Evidence]:
-    numbers = getattr(result, "numbers", None)
+def _of_predictions(result: Predictions, _: Mapping[str, Any]) -> Iterator[Evidence]:
+    numbers = result.numbers
     if numbers is None:
         return
     reading = Counter(numbers.readings).most_common(1)[0][0]
@@ -44,14 +48,14 @@ def _of_predictions(result: Any, _: Mapping[str, Any]) -> Iterator[Evidence]:
         yield Evidence("data", 0.3, f"Predictions are unrelated to the targets {figures}.", "predictions")
 
 
-def _of_activations(result: Any, results: Mapping[str, Any]) -> Iterator[Evidence]:
+def _of_activations(result: Activations, results: Mapping[str, Any]) -> Iterator[Evidence]:
     """Layers without a living unit: the architecture's fault where fresh weights do not help."""
-    dead = [layer for layer in result.layers if np.isfinite(layer.dead_share) and layer.dead_share > _DEAD]
-    if not dead:
+    dead = np.flatnonzero(result.post_activation & (np.nan_to_num(result.dead_fraction) > _DEAD))
+    if not dead.size:
         return
-    worst = max(dead, key=lambda layer: float(layer.dead_share))
-    says = f"{worst.dead_share:.0%} of the units of {worst.name} are dead"
-    says += f", and so are most of {len(dead) - 1} other layers." if len(dead) > 1 else "."
+    first = int(dead[0])
+    says = f"{result.dead_fraction[first]:.0%} of the units of {result.layers[first]} are dead"
+    says += f", and so are most of {dead.size - 1} other layers." if dead.size > 1 else "."
     if _revived(results):
         yield Evidence("training", 1.0, says + " With fresh weights the same layers learn.", "activations")
     else:
@@ -69,8 +73,8 @@ def _revived(results: Mapping[str, Any]) -> bool:
     return restarted is not None and bool(restarted.better)
 
 
-def _of_gradients(result: Any, results: Mapping[str, Any]) -> Iterator[Evidence]:
-    silent = list(getattr(result, "vanishing", ())) or list(getattr(result, "zero", ()))
+def _of_gradients(result: GradientFlow, results: Mapping[str, Any]) -> Iterator[Evidence]:
+    silent = [n for n, s in zip(result.layers, result.states, strict=True) if s in ("zero", "vanishing")]
     if not silent:
         return
     says = f"No gradient worth the name reaches {silent[0]}"
@@ -78,7 +82,7 @@ def _of_gradients(result: Any, results: Mapping[str, Any]) -> Iterator[Evidence]
     yield Evidence("training" if _revived(results) else "architecture", 0.7, says, "gradient_flow")
 
 
-def _of_baselines(result: Any, _: Mapping[str, Any]) -> Iterator[Evidence]:
+def _of_baselines(result: Baselines, _: Mapping[str, Any]) -> Iterator[Evidence]:
     if result.worse and not result.oracle:
         says = f"Worse than predicting without looking at the inputs ({', '.join(result.worse)})."
         yield Evidence("training", 0.5, says, "baselines")
