@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -89,7 +89,7 @@ def _of_baselines(result: Baselines, _: Mapping[str, Any]) -> Iterator[Evidence]
         yield Evidence("task ceiling", -0.5, says, "baselines")
 
 
-_OF = {
+_OF: Mapping[str, Callable[[Any, Mapping[str, Any]], Iterator[Evidence]]] = {
     "predictions": _of_predictions,
     "activations": _of_activations,
     "gradient_flow": _of_gradients,
