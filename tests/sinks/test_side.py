@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,10 +13,26 @@ from hypothesis import strategies as st
 
 from torchwatch.sinks._side import Side, SideSink
 
+_MADE: list[Side[Any]] = []
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_stays() -> Iterator[None]:
+    yield
+    while _MADE:
+        side = _MADE.pop()
+        side.close()
+        assert side.ended(10)
+
+
+def made(deliver: Callable[[Any], bool], **options: Any) -> Side[Any]:
+    _MADE.append(Side("test", deliver, **options))
+    return _MADE[-1]
+
 
 def test_things_are_delivered_in_order() -> None:
     seen: list[int] = []
-    side = Side("test", lambda n: seen.append(n) is None)
+    side = made(lambda n: seen.append(n) is None)
     for n in range(50):
         assert side.put(n)
     side.drain(5)
@@ -24,7 +42,7 @@ def test_things_are_delivered_in_order() -> None:
 
 def test_no_thread_before_there_is_something_to_deliver() -> None:
     before = threading.active_count()
-    side = Side("test", lambda _: True)
+    side = made(lambda _: True)
     side.drain(1)
     side.close()
     assert threading.active_count() == before
@@ -38,7 +56,7 @@ def test_what_does_not_fit_is_counted_and_the_rest_keeps_its_order() -> None:
         seen.append(n)
         return True
 
-    side = Side("test", deliver, room=3)
+    side = made(deliver, room=3)
     began = time.perf_counter()
     taken = [side.put(n) for n in range(20)]
     assert time.perf_counter() - began < 4
@@ -51,7 +69,7 @@ def test_what_does_not_fit_is_counted_and_the_rest_keeps_its_order() -> None:
 
 def test_a_delivery_that_hangs_is_given_up_with_all_behind_it() -> None:
     gate = threading.Event()
-    side = Side("test", lambda _: gate.wait(5))
+    side = made(lambda _: gate.wait(5))
     for n in range(3):
         side.put(n)
     began = time.perf_counter()
@@ -65,7 +83,7 @@ def test_a_delivery_that_hangs_is_given_up_with_all_behind_it() -> None:
 
 
 def test_after_a_drain_that_was_enough_more_can_come() -> None:
-    side = Side("test", lambda _: True)
+    side = made(lambda _: True)
     side.put(1)
     side.drain(5)
     assert side.put(2)
@@ -86,7 +104,7 @@ def test_what_a_delivery_raises_ends_them_and_reaches_the_sink() -> None:
     class Broken(SideSink[int]):
         name = "broken"
 
-    sink = Broken(Side("test", deliver))
+    sink = Broken(made(deliver))
     sink.put(1)
     sink.put(2)
     gate.set()
@@ -106,7 +124,7 @@ def test_a_pause_longer_than_anyone_waits_is_not_made() -> None:
         answers.append(side.pause(seconds))
         return answers[-1]
 
-    side: Side[float] = Side("test", deliver)
+    side = made(deliver)
     side.put(60.0)
     paused.wait(5)
     began = time.perf_counter()
@@ -133,7 +151,7 @@ def test_everything_put_is_counted_exactly_once(outcomes: list[str], room: int, 
             raise ValueError(outcome)
         return outcome != "bad"
 
-    side = Side("test", deliver, room=room)
+    side = made(deliver, room=room)
     for outcome in outcomes:
         side.put(outcome)
     side.drain(patience)
