@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -110,3 +111,31 @@ def test_over_how_many_ranks_each_parameter_is_spread() -> None:
     header = header_of(nn.ModuleDict({"module": model}))
     assert header.device["shards"] == {"most": 4, "others": {"2.weight": 8, "2.bias": 1}}
     assert decode_header(encode(header)) == header
+
+
+class Flat(nn.Module):
+    """Stands in for ``FullyShardedDataParallel``; without a handle where a release of torch has another."""
+
+    def __init__(self, inner: nn.Module, **handle: object) -> None:
+        super().__init__()
+        self.inner = inner
+        if handle:
+            flat = SimpleNamespace(_params=list(inner.parameters(recurse=False)), _shared_params=None)
+            self._handle = SimpleNamespace(flat_param=flat, **handle)
+
+
+def test_parameters_of_the_first_generation_of_sharding(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in = SimpleNamespace(FullyShardedDataParallel=Flat)
+    monkeypatch.setitem(sys.modules, "torch.distributed.fsdp", stand_in)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 8)
+    model = nn.Sequential(
+        Flat(nn.Linear(2, 2), world_size=4, uses_sharded_strategy=True),
+        Flat(nn.Linear(2, 2, bias=False), world_size=2, uses_sharded_strategy=False),
+        Flat(nn.Linear(2, 2, bias=False)),
+        nn.Linear(2, 2, bias=False),
+    )
+    others = {"1.inner.weight": 1, "2.inner.weight": 8, "3.weight": 1}
+    told = header_of(model).device["shards"]
+    assert {name: told["others"].get(name, told["most"]) for name, _ in model.named_parameters()} == {
+        "0.inner.weight": 4, "0.inner.bias": 4, **others
+    }  # fmt: skip

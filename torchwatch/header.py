@@ -19,6 +19,7 @@ import torchwatch
 from torchwatch.check import Selection
 from torchwatch.config import WatchConfig
 from torchwatch.patient import clean_name
+from torchwatch.probes import _torch
 from torchwatch.records import RunHeader
 
 
@@ -95,7 +96,8 @@ def _shards(model: torch.nn.Module) -> dict[str, Any] | None:
     ``most`` is the number that holds for most parameters, ``others`` has the parameters with another one: 1
     for those that every rank holds whole. Who joins the ranks' files needs it to know what adds up.
     """
-    counts = {clean_name(name): _shard_count(p) for name, p in model.named_parameters()}
+    flat = _torch.flat_shards(model)
+    counts = {clean_name(n): flat.get(id(p), 0) or _shard_count(p) for n, p in model.named_parameters()}
     if all(n == 1 for n in counts.values()):
         return None
     most = statistics.mode(counts.values())

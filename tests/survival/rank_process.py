@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
 from torch.nn import functional as F
 
 from tests.survival.conduct import EVERYTHING
@@ -78,7 +78,22 @@ def sharded_in_half(model: Net) -> nn.Module:
     return fully_shard(model, mp_policy=policy)
 
 
-KINDS = {f.__name__: f for f in (as_it_is, replicated, sharded, sharded_in_part, sharded_in_half)}
+def flat(model: Net, *, names: bool = True) -> nn.Module:
+    """The first generation of sharding: plain parameters that hold what this rank has of them."""
+    cpu = torch.device("cpu")
+    model.body = FullyShardedDataParallel(model.body, use_orig_params=names, device_id=cpu)  # type: ignore[assignment]
+    return FullyShardedDataParallel(model, use_orig_params=names, device_id=cpu)
+
+
+def flat_without_names(model: Net) -> nn.Module:
+    """All parameters of a wrapped module as one."""
+    return flat(model, names=False)
+
+
+KINDS = {
+    f.__name__: f
+    for f in (as_it_is, replicated, sharded, sharded_in_part, sharded_in_half, flat, flat_without_names)
+}
 
 
 def collectives() -> int:
@@ -94,8 +109,15 @@ def digest(*tensors: Tensor) -> str:
     return found.hexdigest()
 
 
-def whole_norms(tensors: list[Tensor]) -> list[float]:
-    """The true norms, over all ranks: this does issue collectives, and is called after the watch."""
+def whole_norms(tensors: list[Tensor], *, parts: bool) -> list[float]:
+    """The true norms, over all ranks: this does issue collectives, and is called after the watch.
+
+    ``parts``: the tensors are this rank's parts, though they do not say so.
+    """
+    if parts:
+        squares = torch.stack([t.double().square().sum() for t in tensors])
+        dist.all_reduce(squares)
+        return [float(norm) for norm in squares.sqrt()]
     return [(t.full_tensor() if hasattr(t, "full_tensor") else t).double().norm().item() for t in tensors]
 
 
@@ -126,7 +148,7 @@ def train(job: dict[str, Any], path: Path | None) -> dict[str, Any]:
             loss.backward()
             if job.get("clip"):
                 nn.utils.clip_grad_norm_(model.parameters(), 0.05)
-            kept = [p.grad.detach().clone() for p in model.parameters()]
+            kept = [p.new_zeros(0) if p.grad is None else p.grad.clone() for p in model.parameters()]
             optimizer.step()
             losses.append(loss.detach())
             gradients.append(kept)
@@ -135,7 +157,8 @@ def train(job: dict[str, Any], path: Path | None) -> dict[str, Any]:
                 watcher.log(loss=loss)
     issued = collectives() - before
     for kept, moved in zip(gradients, weights, strict=True):
-        norms.append((whole_norms(kept), whole_norms(moved)))
+        parts = job["kind"].startswith("flat")
+        norms.append((whole_norms(kept, parts=parts), whole_norms(moved, parts=parts)))
     return {
         "collectives": issued,
         "loss": [loss.item() for loss in losses],

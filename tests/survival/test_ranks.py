@@ -42,6 +42,8 @@ JOBS: dict[str, dict[str, Any]] = {
     "fsdp-late": {"kind": "sharded", "late": True},
     "fsdp-in-part": {"kind": "sharded_in_part"},
     "fsdp-bfloat16": {"kind": "sharded_in_half"},
+    "fsdp1-plain": {"kind": "flat"},
+    "fsdp1-without-names": {"kind": "flat_without_names"},
 }
 
 

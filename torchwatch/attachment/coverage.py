@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from torchwatch.patient import Patient
 from torchwatch.probe import Probe
+from torchwatch.probes import _torch
 
 _UNSEEN_COMPILED = {"activations", "wiring", "inputs", "targets", "attention", "clock", "sentinel"}
 
@@ -40,7 +41,9 @@ def coverage(
     if scripted and told["activations"] == "ok":
         whole = scripted == len(patient.layers)
         told["activations"] = "unavailable: scripted" if whole else "scripted layers are not seen"
-    if any(hasattr(p, "to_local") for _, p in patient.live_parameters()):
+    model = patient.model()
+    flat = model is not None and _torch.flat_shards(model)
+    if flat or any(hasattr(p, "to_local") for _, p in patient.live_parameters()):
         told["gradients"] = "this rank's shards only"
     if not stepped:
         told["updates"] = told["learning_rate"] = "no optimizer seen"

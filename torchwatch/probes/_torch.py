@@ -21,6 +21,8 @@ from torch.nn.utils import clip_grad as _clip_grad
 from torch.optim import optimizer as _optimizer
 from torch.utils.hooks import RemovableHandle
 
+_MISSING = object()
+
 TotalNormObserver = Callable[[list[torch.Tensor], torch.Tensor], None]
 
 
@@ -276,6 +278,28 @@ def copied(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.detach().clone()
     with aside():
         return tensor.detach().clone()
+
+
+def flat_shards(model: torch.nn.Module) -> dict[int, int]:
+    """Over how many ranks each parameter is spread by ``FullyShardedDataParallel``, by the parameter's id.
+
+    Those that every rank holds whole are missing: outside of it, ignored by it, or under ``NO_SHARD``. Known
+    without asking another rank. Fallback without its handles: all parameters inside count as spread.
+    """
+    kind = getattr(sys.modules.get("torch.distributed.fsdp"), "FullyShardedDataParallel", None)
+    found: dict[int, int] = {}
+    for module in model.modules() if kind is not None else ():
+        if not isinstance(module, kind):
+            continue
+        handle = getattr(module, "_handle", _MISSING)
+        if handle is _MISSING:
+            world = torch.distributed.get_world_size()
+            found |= {id(p): world for p in module.parameters() if id(p) not in found}
+        elif handle is not None and getattr(handle, "uses_sharded_strategy", True):
+            flat = handle.flat_param
+            parts = (getattr(flat, "_params", None) or (), getattr(flat, "_shared_params", None) or ())
+            found |= {id(p): handle.world_size for p in (flat, *parts[0], *parts[1])}
+    return found
 
 
 def number_or_copy(tensor: torch.Tensor) -> float | torch.Tensor:
