@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torchwatch.report.style import Theme
     from torchwatch.results.agreement import Agreement, AxisAgreement
 
-_NAMED = 4
+_NAMED = 3
 _PANELS = 4
 
 
@@ -74,11 +74,14 @@ def _scatter(axes: Axes, axis: AxisAgreement, theme: Theme) -> None:
     )
     style.scale(axes, axis.attribution[both], axis="x")
     style.scale(axes, axis.ablation[both])
+    middle = sum(axes.get_xlim()) / 2
     for order, i in enumerate(_worth_naming(axis, both)):
         place = (float(axis.attribution[i]), float(axis.ablation[i]))
+        side = -1 if place[0] > middle else 1
+        beside = (4 * side, -11 if order % 2 else 5)  # by turns, as neighbours in rank are neighbours here
         axes.annotate(
-            style.label(axis.elements[i], 18), place, xytext=(-4, -11) if order % 2 else (-4, 5), textcoords="offset points", fontsize=8,
-            color=theme.ink, ha="right",
+            style.label(axis.elements[i], 18), place, xytext=beside, textcoords="offset points",
+            ha="right" if side < 0 else "left", fontsize=8, color=theme.ink,
         )  # fmt: skip
     words = f"{style.label(axis.axis)} ({axis.kind}s)"
     if math.isfinite(axis.correlation):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 
-_BEHIND = {"boxstyle": "round,pad=0.1", "fc": "#ffffff", "alpha": 0.6, "lw": 0}
+_BEHIND = {"boxstyle": "round,pad=0.1", "fc": "#ffffff", "alpha": 0.75, "lw": 0}
 _LEVELS = 25
 """Colours between the levels; an odd number, so that the middle one lies about 0."""
 _NAMED = 40
