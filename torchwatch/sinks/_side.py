@@ -72,7 +72,7 @@ class Side(Generic[T]):
         with self._changed:
             self._until = self._clock() + seconds
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._idle, timeout=seconds)
+            self._changed.wait_for(lambda: self._idle or self._closed, timeout=seconds)
             self._until = None
             if not self._idle:
                 self._give_up()
