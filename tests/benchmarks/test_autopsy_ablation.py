@@ -13,7 +13,7 @@ from torchwatch.results import AutopsyInputs
 
 def test_the_loop_and_both_ways_of_ours_measure_the_same(monkeypatch):
     monkeypatch.setattr(bench, "CHANNELS", 95)
-    model, (x, y) = bench.model_of("cpu"), bench.data(24)
+    model, (x, y) = bench.model_of("larger", "cpu"), bench.data(24)
     case = Case(AutopsyInputs(model, (x, y)), Options(repeats=1))
     errors = bench.loop(model, DataLoader(TensorDataset(x, y), batch_size=8), "cpu")
     results = [bench.ours(case, whole=whole) for whole in (True, False)]
