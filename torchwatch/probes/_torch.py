@@ -286,12 +286,12 @@ def flat_shards(model: torch.nn.Module) -> dict[int, int]:
     Those that every rank holds whole are missing: outside of it, ignored by it, or under ``NO_SHARD``. Known
     without asking another rank. Fallback without its handles: all parameters inside count as spread.
     """
-    kind = getattr(sys.modules.get("torch.distributed.fsdp"), "FullyShardedDataParallel", None)
+    kind: Any = getattr(sys.modules.get("torch.distributed.fsdp"), "FullyShardedDataParallel", None)
     found: dict[int, int] = {}
     for module in model.modules() if kind is not None else ():
         if not isinstance(module, kind):
             continue
-        handle = getattr(module, "_handle", _MISSING)
+        handle: Any = getattr(module, "_handle", _MISSING)
         if handle is _MISSING:
             world = torch.distributed.get_world_size()
             found |= {id(p): world for p in module.parameters() if id(p) not in found}
