@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from torchwatch.examinations._ablation_batch import clock_for
 from torchwatch.examinations._ablation_elements import Piece
 from torchwatch.examinations._ablation_fills import Fills, Job
 from torchwatch.examinations._ablation_passes import InputFeed
@@ -248,11 +248,12 @@ def _agree(feed: ShortcutFeed, whole: InputFeed, others: dict[str, Tensor], job:
 def _gains(feed: ShortcutFeed, whole: InputFeed, others: dict[str, Tensor], count: int) -> bool:
     """Whether the rest of the model is clearly faster than all of it, on a few samples."""
     taken: dict[int, float] = {}
+    clock = clock_for(feed.home.device)
     for _, (i, one) in itertools.product(range(4), enumerate((feed, whole))):
         rows = one.home[:count].clone()
-        started = time.perf_counter()
+        started = clock()
         one.forward(rows, others)
         if rows.device.type != "cpu":
             torch.accelerator.synchronize(rows.device)
-        taken[i] = min(taken.get(i, float("inf")), time.perf_counter() - started)
+        taken[i] = min(taken.get(i, float("inf")), clock() - started)
     return taken[0] < _GAIN * taken[1]
