@@ -278,3 +278,31 @@ def test_when_time_is_over_what_is_done_remains():
     assert [m.method for m in result.methods] == ["integrated_gradients", "saliency", "input_x_gradient"]
     assert all("time limit" in why for _, why in result.not_run)
     assert result.primary.randomisation is None, "not tested is None"
+
+
+@pytest.mark.slow
+def test_planted_truth_is_found_by_trained_models_in_19_of_20_seeds():
+    found = 0
+    for seed in range(20):
+        torch.manual_seed(seed)
+        x = torch.randn(400, 8, 40)
+        y = x[:, PLANTED, WINDOW].mean((1, 2)).unsqueeze(1) * 4 + 0.3 * torch.randn(400, 1)
+        model = nn.Sequential(
+            nn.Conv1d(8, 12, 5, padding=2), nn.ReLU(), nn.AvgPool1d(2), nn.Flatten(), nn.Linear(240, 1)
+        )
+        optimizer = torch.optim.Adam(model.parameters(), 5e-3)
+        for _ in range(120):
+            rows = torch.randint(400, (64,))
+            loss = functional.mse_loss(model(x[rows]), y[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        result = examined(
+            model, (x, y), axes=("channel", "time"), ig_n_steps=20, attribution_samples=40, seed=seed
+        )
+        channels = set(result.profile("channel").ranking[:2]) == set(PLANTED)
+        window = (
+            len(set(result.profile("time").ranking[:8]) & set(range(WINDOW.start - 2, WINDOW.stop + 2))) == 8
+        )
+        found += channels and window and all(m.randomisation.depends for m in result.methods)
+    assert found >= 19

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Explained(nn.Module):
-    """``forward(main, ids, weights, main ids, *others)`` → one number per sample (n,).
+    """``forward(main, ids, weights, given, *others)`` → one number per sample (n,).
 
     Args:
         case: whose samples and task.
@@ -52,7 +52,8 @@ class Explained(nn.Module):
     def forward(self, main: Tensor, ids: Tensor, weights: Tensor, given: Tensor, *others: Tensor) -> Tensor:
         """Explained number of each sample.
 
-        ``given`` is the main input as the samples hold it; ``others`` are the other inputs in their order.
+        ``given`` are the integers that the main input stands for, of no width where it is the input itself;
+        ``others`` are the other inputs in their order.
         """
         self._beat()
         shown = main.clone()  # a model that changes its input in place must not change a leaf of the graph
@@ -70,9 +71,9 @@ class Explained(nn.Module):
 
     @staticmethod
     def _score(outputs: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
-        picked = (
-            outputs.gather(-1, ids.unsqueeze(-1)).squeeze(-1) if outputs.ndim > 2 else outputs.gather(1, ids)
-        )
+        if outputs.ndim == 2:
+            return outputs.gather(1, ids).sum(1)
+        picked = outputs.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
         return (picked * weights.to(picked.dtype)).sum(1)
 
 
@@ -133,7 +134,9 @@ class Subject:
         device, inputs = self.case.device, self.case.samples.inputs
         picked = torch.from_numpy(self.index[rows])
         others = [v[picked] for k, v in inputs.items() if k != self.case.main]
-        extra = (*(target or self.target).of(rows), inputs[self.case.main][picked], *others)
+        given = inputs[self.case.main][picked]
+        given = given if self.embedding is not None else given.new_empty(len(picked), 0)
+        extra = (*(target or self.target).of(rows), given, *others)
         return self.main[rows].to(device), tuple(t.to(device) for t in extra)
 
     def embedded(self, ids: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ class Target:
     Attributes:
         words: what it is, for people.
         ids: places among the outputs (n, M), or the class at each of M tokens.
-        weights: of each in the sum that is explained (n, M).
+        weights: of each token in the sum that is explained (n, M); ones elsewhere.
     """
 
     words: str
