@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import re
 import subprocess
@@ -42,6 +43,17 @@ def test_a_framework_that_is_missing_is_named_with_its_extra() -> None:
     assert str(raised.value).startswith("no_such_framework is not installed")
 
 
+@pytest.mark.parametrize("framework", ["accelerate", "transformers"])
+def test_an_adapter_without_its_framework_says_so_when_it_is_imported(
+    framework: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, framework, None)
+    monkeypatch.delitem(sys.modules, f"torchwatch_integrations.{framework}", raising=False)
+    sentence = f"{framework} is not installed: pip install 'torchwatch-monitor[{framework}]' brings it"
+    with pytest.raises(MissingExtra, match=f"^{re.escape(sentence)}$"):
+        importlib.import_module(f"torchwatch_integrations.{framework}")
+
+
 @pytest.mark.parametrize("found", ["1.9", "1.9.9.dev3", "0.99"])
 def test_a_framework_that_is_too_old_is_named_with_both_versions(
     found: str, monkeypatch: pytest.MonkeyPatch
@@ -78,6 +90,27 @@ def test_the_package_imports_no_framework_and_no_torch() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", ["accelerate", "transformers"])
+def test_an_adapter_imports_no_other_framework(framework: str) -> None:
+    """Beyond what its own one imports."""
+    script = (
+        "import sys, importlib; importlib.import_module(sys.argv[1])\n"
+        "if len(sys.argv) > 2: importlib.import_module(sys.argv[1]).Trainer\n"
+        "print(*[n for n in ('accelerate', 'transformers', 'lightning', 'wandb') if n in sys.modules])"
+    )
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", script, *names], capture_output=True, text=True, check=True
+        ).stdout
+        for names in (
+            [f"torchwatch_integrations.{framework}"],
+            [framework, *(["its Trainer"] if framework == "transformers" else [])],
+        )
+    ]
+    assert found[0] == found[1]
 
 
 def test_the_first_bug_switches_the_adapter_off_and_is_said_once(said: pytest.LogCaptureFixture) -> None:
