@@ -120,6 +120,14 @@ def test_several_outputs_are_put_on_one_scale():
     assert 0.2 < found.split("residuals").share <= 1
 
 
+def test_outputs_with_gaps_are_left_out_of_the_split_alone():
+    p, y = planted(offset=1.0)
+    gaps = np.where(np.arange(480)[:, None] % 7 == 0, np.nan, y)
+    found = said(np.hstack([p, p]), np.hstack([y, gaps]), "groups", groups=list(NAMES[OF]))
+    assert found.split("residuals").share > 0.5
+    assert found.count.sum() == 480
+
+
 @pytest.mark.parametrize(
     ("known", "match"),
     [({}, "no groups were given"), ({"groups": ["a"] * 30}, "of one group")],

@@ -160,6 +160,28 @@ def test_the_answer_depends_on_the_seed_alone():
     assert not np.array_equal(first.std, other.std)
 
 
+def test_a_vocabulary_in_single_precision_says_the_same(monkeypatch):
+    model, data = network(0.5, outputs=3), (inputs(), torch.arange(100) % 3)
+    double = examined(model, data)
+    monkeypatch.setattr("torchwatch.examinations._dropout_passes._FEW_CLASSES", 2)
+    single = examined(model, data)
+    for name in ("mean", "std", "entropy", "mutual_information"):
+        np.testing.assert_allclose(getattr(single, name), getattr(double, name), atol=1e-5)
+
+
+def test_of_large_outputs_some_samples_are_looked_at_and_that_is_said(monkeypatch):
+    monkeypatch.setattr("torchwatch.examinations._dropout_passes._MOST_NUMBERS", 30 * 3 * 25)
+    found = examined(network(0.5, outputs=3), (inputs(), torch.arange(100) % 3))
+    assert len(found.index) == found.mean.size == found.right.size == 25
+    assert found.reliability[0].count.sum() == 100
+    assert found.reliability[1].count.sum() == 25
+    assert any("25 of the 100 samples" in r.text for r in found.remarks)
+    monkeypatch.setattr("torchwatch.examinations._dropout_passes._MOST_NUMBERS", 30 * 25)
+    y = torch.randn(100, 1, generator=torch.Generator().manual_seed(0))
+    numbers = examined(network(0.5), (inputs(), y))
+    np.testing.assert_allclose(numbers.residuals, y.numpy()[numbers.index] - numbers.mean)
+
+
 def test_dropout_that_reaches_nothing_is_told():
     class Unused(nn.Module):
         def __init__(self):

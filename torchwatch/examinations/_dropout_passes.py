@@ -18,16 +18,28 @@ from torchwatch.examinations.chunks import in_chunks
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
+_HELD = 6
+"""Arrays as large as the output that are held at once."""
+
+_FEW_CLASSES = 1000
+
+_MOST_NUMBERS = 2**31
+"""Output numbers of all passes together: of a large vocabulary fewer samples are looked at, for time."""
+
+_LEAST_SAMPLES = 20
+
 
 @dataclass(frozen=True)
 class PassesOfNumbers:
     """A regression's passes.
 
     Attributes:
+        rows: numbers of the samples that were looked at (N,).
         mean: over the passes (N, K).
         std: over the passes, unbiased (N, K).
     """
 
+    rows: Integers
     mean: Floats
     std: Floats
 
@@ -37,6 +49,7 @@ class PassesOfClasses:
     """A classification's passes, of the decisions that can be scored (M,); of all without targets.
 
     Attributes:
+        rows: numbers of the samples that were looked at (N,).
         predicted: class with the largest mean probability.
         true: class; None without targets.
         confidence: mean probability of the predicted class.
@@ -45,6 +58,7 @@ class PassesOfClasses:
         mutual_information: entropy of the mean less mean entropy (nats), at least 0.
     """
 
+    rows: Integers
     predicted: Integers
     true: Integers | None
     confidence: Floats
@@ -63,22 +77,23 @@ class PassesOfClasses:
 
 def of_numbers(case: Case, passes: int) -> PassesOfNumbers:
     """Mean and standard deviation of every output."""
-    parts = _all(case, passes, lambda out: out.double(), _moments)
-    return PassesOfNumbers(*(torch.cat(p).numpy() for p in zip(*parts, strict=True)))
+    rows, parts = _all(case, passes, lambda out: out.double(), _moments)
+    return PassesOfNumbers(rows, *(torch.cat(p).numpy() for p in zip(*parts, strict=True)))
 
 
 def of_classes(case: Case, passes: int) -> PassesOfClasses:
     """Mean probabilities, what they say, and how much the passes disagree."""
-    parts = _all(case, passes, lambda out: _probabilities(out, case.task), _decided)
+    rows, parts = _all(case, passes, lambda out: _probabilities(out, case.task), _decided)
     values = [torch.cat(p) for p in zip(*parts, strict=True)]
     predicted, confidence, std, entropy, information = (v.numpy() for v in values)
     kept, true = np.isfinite(confidence) & np.isfinite(entropy), None
     if case.targets is not None:
-        wanted = case.targets.reshape(len(case.targets), -1).double().numpy()
+        wanted = case.targets[rows].reshape(len(rows), -1).double().numpy()
         kept &= np.isfinite(wanted) & (wanted != tasks.IGNORED)
         yes_or_no = case.task.name in ("binary", "multilabel")
         true = (wanted[kept] > 0.5 if yes_or_no else wanted[kept]).astype(np.int64)
     return PassesOfClasses(
+        rows=rows,
         predicted=predicted[kept].astype(np.int64),
         true=true,
         confidence=np.clip(confidence[kept], 0, 1),
@@ -113,9 +128,12 @@ class _Sums:
         return variance.clamp(min=0).sqrt()
 
 
-def _all(case: Case, passes: int, read: Any, finish: Any) -> list[tuple[Tensor, ...]]:
+def _all(case: Case, passes: int, read: Any, finish: Any) -> tuple[Integers, list[tuple[Tensor, ...]]]:
     """Chunks outside, passes inside; the random numbers depend on the seed and the chunk's first sample."""
-    inputs, count = case.samples.inputs, len(case.samples)
+    with torch.no_grad():
+        numel = case.forward({k: v[:1] for k, v in case.samples.inputs.items()}).numel()
+    rows = _rows(case, passes * numel)
+    inputs, count = {k: v[rows] for k, v in case.samples.inputs.items()}, len(rows)
     seed = int(case.rng("uncertainty").integers(2**31))
 
     def work(start: int, end: int) -> tuple[Tensor, ...]:
@@ -131,13 +149,20 @@ def _all(case: Case, passes: int, read: Any, finish: Any) -> list[tuple[Tensor, 
         assert sums is not None
         return tuple(v.cpu() for v in finish(sums))
 
-    with torch.no_grad():
-        numel = case.forward({k: v[:1] for k, v in inputs.items()}).numel()
     parts = []
-    for _, end, part in in_chunks(work, count, chunk_of(case, numel)):
+    for _, end, part in in_chunks(work, count, chunk_of(case, _HELD * numel)):
         parts.append(part)
         case.tick(end, count)
-    return parts
+    return rows, parts
+
+
+def _rows(case: Case, numbers: int) -> Integers:
+    """The samples that are looked at: all, or a seeded choice where each costs many numbers."""
+    count = len(case.samples)
+    most = max(_LEAST_SAMPLES, _MOST_NUMBERS // max(1, numbers))
+    if count <= most:
+        return np.arange(count)
+    return np.sort(case.rng("samples with dropout").permutation(count)[:most])
 
 
 def _moments(sums: _Sums) -> tuple[Tensor, ...]:
@@ -149,12 +174,14 @@ def _decided(sums: _Sums) -> tuple[Tensor, ...]:
     confidence, predicted = sums.mean.max(-1)
     std = sums.std.gather(-1, predicted.unsqueeze(-1)).squeeze(-1)
     entropy = _entropy(sums.mean)
-    return predicted.double(), confidence, std, entropy, entropy - sums.entropy / sums.count
+    information = entropy - sums.entropy / sums.count
+    return tuple(v.double() for v in (predicted, confidence, std, entropy, information))
 
 
 def _probabilities(out: Tensor, task: tasks.Task) -> Tensor:
-    """(n, places, classes); yes-or-no labels as two classes."""
-    p = tasks.probabilities(out, task).double()
+    """(n, places, classes); yes-or-no labels as two classes. A vocabulary stays in single precision."""
+    p = tasks.probabilities(out, task)
+    p = p.double() if p.shape[-1] <= _FEW_CLASSES else p
     if task.name in ("binary", "multilabel"):
         return torch.stack([1 - p, p], -1)
     return p.unsqueeze(1) if task.name == "multiclass" else p

@@ -28,6 +28,11 @@ HONEST = (0.67, 1.5)
 
 LEAST_SAMPLES = 10
 _COLUMNS = 1000
+"""Outputs that are scored at once, for memory."""
+
+_PATTERNS, _FEW_DRAWS = 200, 200
+"""Where gaps differ from output to output, each is scored alone: with fewer draws, for time."""
+
 _MEASURES = {
     "rmse": metrics.rmse,
     "nrmse": metrics.nrmse,
@@ -40,7 +45,7 @@ _MEASURES = {
 
 
 def number_scores(numbers: Numbers, names: tuple[str, ...], drawn: Floats) -> NumberScores:
-    """Scores of each output over its finite pairs.
+    """Scores of each output over its finite pairs; outputs with the same gaps are scored together.
 
     Args:
         numbers: the regression, (N, K).
@@ -48,18 +53,16 @@ def number_scores(numbers: Numbers, names: tuple[str, ...], drawn: Floats) -> Nu
         drawn: bootstrap weights (D, N).
     """
     count = numbers.predictions.shape[1]
-    if numbers.finite.all():
-        parts = [
-            _scores(numbers.predictions[:, i : i + _COLUMNS], numbers.targets[:, i : i + _COLUMNS], drawn)
-            for i in range(0, count, _COLUMNS)
-        ]
-    else:
-        parts = []
-        for i in range(count):
-            rows = numbers.finite[:, i]
-            p, y = numbers.predictions[rows, i : i + 1], numbers.targets[rows, i : i + 1]
-            parts.append(_scores(p, y, drawn[:, rows]))
-    fields = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+    patterns, which = np.unique(numbers.finite, axis=1, return_inverse=True)
+    if patterns.shape[1] > _PATTERNS:
+        drawn = drawn[:_FEW_DRAWS]
+    fields: dict[str, Floats] = {}
+    for pattern, rows in enumerate(patterns.T):
+        columns = np.flatnonzero(which.ravel() == pattern)
+        for part in np.array_split(columns, -(-columns.size // _COLUMNS)):
+            p, y = (values[np.ix_(rows, part)] for values in (numbers.predictions, numbers.targets))
+            for name, scores in _scores(p, y, drawn[:, rows]).items():
+                fields.setdefault(name, np.full(count, np.nan))[part] = scores
     readings = tuple(reading({k: float(v[i]) for k, v in fields.items()}) for i in range(count))
     counts = fields.pop("count").astype(np.int64)
     return NumberScores(names=names, count=counts, readings=readings, **fields)

@@ -84,8 +84,8 @@ def _table(known: Numbers | Decisions, groups: list[Any]) -> _Table:
         first.setdefault(int(code), str(groups[i]))
     names = tuple(first[i] for i in range(len(first)))
     if isinstance(known, Numbers):
-        whole = known.finite[kept].all(1)
-        numbers = (known.predictions[kept], known.targets[kept]) if whole.all() else None
+        whole = known.finite[kept].all(0)  # outputs with gaps cannot be split
+        numbers = (known.predictions[kept][:, whole], known.targets[kept][:, whole]) if whole.any() else None
         return _Table(known.error[kept], codes, names, single=False, numbers=numbers)
     count = np.bincount(known.sample, minlength=known.error.size)
     wrong = np.bincount(known.sample, ~known.right, minlength=known.error.size)

@@ -102,12 +102,13 @@ def _regression(
 ) -> Uncertainty:
     coverage, ranks = None, float("nan")
     remarks: tuple[Remark, ...] = ()
-    if numbers is not None:
-        fine = numbers.finite & np.isfinite(passes.mean) & np.isfinite(passes.std)
+    targets = None if numbers is None else numbers.targets[passes.rows]
+    if numbers is not None and targets is not None:
+        fine = numbers.finite[passes.rows] & np.isfinite(passes.mean) & np.isfinite(passes.std)
         samples = int(fine.any(1).sum())
         if samples > 1:
-            coverage = _coverage(passes, numbers.targets, fine)
-            ranks = _ranks(passes, numbers, fine)
+            coverage = _coverage(passes, targets, fine)
+            ranks = _ranks(passes, targets, fine)
             remarks = _regression_remarks(coverage, ranks, samples)
     count = passes.mean.shape[1]
     shown = np.arange(min(count, max(1, _KEPT_VALUES // max(1, len(passes.mean)))))
@@ -116,11 +117,11 @@ def _regression(
     return Uncertainty(
         passes=PASSES,
         dropouts=dropouts,
-        index=case.samples.index,
+        index=case.samples.index[passes.rows],
         shown=shown,
         mean=passes.mean[:, shown],
         std=passes.std[:, shown],
-        residuals=np.empty(0) if numbers is None else numbers.targets[:, shown] - passes.mean[:, shown],
+        residuals=np.empty(0) if targets is None else targets[:, shown] - passes.mean[:, shown],
         right=np.empty(0, bool),
         entropy=np.empty(0),
         mutual_information=np.empty(0),
@@ -128,7 +129,7 @@ def _regression(
         ranks_errors=ranks,
         coverage=coverage,
         reliability=(),
-        remarks=(*_rough(dropouts, typical), *remarks),
+        remarks=(*_rough(dropouts, typical), *_part(passes, case), *remarks),
     )
 
 
@@ -149,12 +150,12 @@ def _coverage(passes: PassesOfNumbers, targets: Floats, fine: npt.NDArray[np.boo
     )
 
 
-def _ranks(passes: PassesOfNumbers, numbers: Numbers, fine: npt.NDArray[np.bool_]) -> float:
+def _ranks(passes: PassesOfNumbers, targets: Floats, fine: npt.NDArray[np.bool_]) -> float:
     """Spearman of each sample's spread and error, RMS over its outputs."""
     rows = fine.any(1)
     count = fine[rows].sum(1)
     spread = np.sqrt(np.where(fine, passes.std, 0.0)[rows] ** 2 @ np.ones(fine.shape[1]) / count)
-    error = np.where(fine, numbers.targets - passes.mean, 0.0)[rows]
+    error = np.where(fine, targets - passes.mean, 0.0)[rows]
     return spearman(spread, np.sqrt((error**2).sum(1) / count))
 
 
@@ -189,6 +190,15 @@ def _rough(dropouts: tuple[str, ...], typical: float) -> tuple[Remark, ...]:
     return (Remark("info", text),)
 
 
+def _part(passes: PassesOfNumbers | PassesOfClasses | None, case: Case) -> tuple[Remark, ...]:
+    """Said where the outputs are so large that only some samples were looked at."""
+    if passes is None or len(passes.rows) == len(case.samples):
+        return ()
+    all_of = len(case.samples)
+    text = f"For time, {len(passes.rows):,} of the {all_of:,} samples went through the dropout passes."
+    return (Remark("info", text),)
+
+
 # ---------------------------------------------------------------------- classes
 
 
@@ -209,7 +219,7 @@ def _classification(
     return Uncertainty(
         passes=PASSES if dropouts else 0,
         dropouts=dropouts,
-        index=case.samples.index,
+        index=case.samples.index if passes is None else case.samples.index[passes.rows],
         shown=np.empty(0, np.int64),
         mean=nothing if passes is None else passes.confidence[:_KEPT_VALUES],
         std=nothing if passes is None else passes.std[:_KEPT_VALUES],
@@ -221,7 +231,11 @@ def _classification(
         ranks_errors=ranks,
         coverage=None,
         reliability=tuple(diagrams),
-        remarks=(*_rough(dropouts, typical), *_class_remarks(dropouts, diagrams, ranks)),
+        remarks=(
+            *_rough(dropouts, typical),
+            *_part(passes, case),
+            *_class_remarks(dropouts, diagrams, ranks),
+        ),
     )
 
 

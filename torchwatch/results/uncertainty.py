@@ -61,7 +61,7 @@ class Uncertainty:
     Attributes:
         passes: forward passes with dropout; 0 where the model has none.
         dropouts: full names of the dropout modules that were switched on.
-        index: place of each sample in the data (N,).
+        index: place in the data of each sample that went through the passes (N,): of large outputs some.
         shown: outputs whose values are kept, the first ones where there are many (k,); empty for classes.
         mean: mean over the passes of the kept outputs (N, k), in the outputs' unit; of classes, the mean
             probability given to the class predicted on average, (M,) decisions. Empty without dropout.
