@@ -22,6 +22,7 @@ TABLE: Mapping[str, tuple[str, str]] = MappingProxyType(
         "status": ("torchwatch.commands.status", "Show the health of a run in one screen."),
         "diagnose": ("torchwatch.commands.diagnose", "List everything that is or was wrong in a run."),
         "postmortem": ("torchwatch.commands.postmortem", "Write the report of a run, with plots."),
+        "data": ("torchwatch.commands.data", "Say what is wrong with the data of a model."),
         "compare": ("torchwatch.commands.compare", "Say what differs between runs."),
         "trend": ("torchwatch.commands.trend", "List the runs of a folder and where they are going."),
         "checks": ("torchwatch.commands.checks", "List all checks."),

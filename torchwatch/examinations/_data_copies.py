@@ -31,7 +31,7 @@ def copies(data: Split, train: Split | None, rng: np.random.Generator) -> Copies
     splits = [data] if train is None else [train, data]  # the training sample is the original
     seen: dict[bytes, tuple[Split, int]] = {}
     within, across, conflicting = {"data": 0, "train": 0}, 0, 0
-    examples: list[Pair] = []
+    examples: dict[bool, list[Pair]] = {True: [], False: []}
     copied: set[tuple[str, int]] = set()
     for split in splits:
         own: set[bytes] = set()
@@ -42,7 +42,7 @@ def copies(data: Split, train: Split | None, rng: np.random.Generator) -> Copies
                 within[split.name] += digest in own
                 across += original[0] is not split
                 conflicting += _differ(original, (split, place))
-                examples.append(_pair(split, place, *original))
+                examples[original[0] is split].append(_pair(split, place, *original))
             own.add(digest)
     near_within, near_across, near = _near(data, train, copied, rng)
     return Copies(
@@ -50,7 +50,7 @@ def copies(data: Split, train: Split | None, rng: np.random.Generator) -> Copies
         None if train is None else within["train"],
         None if train is None else across,
         conflicting,
-        tuple(examples[:_LISTED]),
+        tuple((examples[False][: _LISTED // 2] + examples[True])[:_LISTED]),
         near_within,
         near_across,
         tuple(near[:_LISTED]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Subset
 
 from torchwatch.errors import UsageError
 from torchwatch.examinations import tasks
-from torchwatch.examinations.case import Case
+from torchwatch.examinations.case import Case, Options
 from torchwatch.examinations.samples import Samples, indexed, take
 from torchwatch.results.data_quality import SplitAbout
 
@@ -23,12 +23,11 @@ Integers = npt.NDArray[np.int64]
 
 STRETCH = 100
 """Where not all samples are looked at, this many that follow each other are taken at a time."""
-_AT_LEAST = 10_000
-"""Samples of a split that are looked at whatever is asked for: copies are found in whole sets."""
-_MOST_BYTES = 512 * 2**20
+_USUALLY = 10_000
+"""Samples of a split that are looked at where no other number than the default is asked for: copies are
+found in whole sets."""
+_MOST_BYTES = 256 * 2**20
 """Of the main inputs of one split."""
-_LARGEST_BATCH = 100_000
-"""The last batch of an iterable is kept whole, so that neighbours stay neighbours."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +93,8 @@ def read(case: Case) -> tuple[Split, Split | None, list[str]]:
         return data, None, [f"Splits were not compared: `train_data` cannot be read ({error})."]
     ours, theirs = _form(case.samples), _form(taken)
     if ours != theirs:
-        return (
-            data,
-            None,
-            [f"Splits were not compared: samples of `train_data` have the form {theirs}, not {ours}."],
-        )
+        note = f"Splits were not compared: samples of `train_data` have the form {theirs}, not {ours}."
+        return data, None, [note]
     return data, _split(case, "train", taken), []
 
 
@@ -108,7 +104,7 @@ def _form(samples: Samples) -> dict[str, tuple[int, ...]]:
 
 
 def _neighbours(case: Case, data: Iterable[Any], known: Samples | None) -> Samples:
-    """As many samples as the case has, neighbours where it is not all of them.
+    """As many samples as are asked for, neighbours where it is not all of them.
 
     What can be read only once was read already; then the samples of the case have to do.
     """
@@ -118,7 +114,7 @@ def _neighbours(case: Case, data: Iterable[Any], known: Samples | None) -> Sampl
     found = indexed(data)
     if found is None:
         head = _Head(data, count)
-        samples = take(head, count + _LARGEST_BATCH, case.options.seed)
+        samples = take(head, count, case.options.seed)
         return samples if head.ended else replace(samples, available=None)
     dataset, collate = found
     size = len(dataset)  # type: ignore[arg-type]
@@ -134,7 +130,8 @@ def _all_of(samples: Samples) -> bool:
 
 def _affordable(case: Case) -> int:
     main = case.samples.inputs[case.main]
-    wanted = max(case.options.samples, _AT_LEAST)
+    usual = case.options.samples == Options.samples
+    wanted = _USUALLY if usual else case.options.samples
     return max(8, min(wanted, _MOST_BYTES // max(1, main[0].numel() * 4)))
 
 
@@ -148,23 +145,34 @@ def stretches(size: int, count: int, rng: np.random.Generator) -> Integers:
 
 
 class _Head:
-    """The first batches of an iterable, until they hold ``count`` samples; ``ended``: there were no more."""
+    """The first ``count`` samples of an iterable, in its batches; ``ended``: there were no more."""
 
     def __init__(self, data: Iterable[Any], count: int) -> None:
         self._data, self._count, self.ended = data, count, False
 
     def __iter__(self) -> Iterator[Any]:
-        if isinstance(self._data, tuple):
-            yield from ([self._data] if not isinstance(self._data[0], (tuple, list)) else self._data)
-            self.ended = True
-            return
-        seen = 0
-        for batch in self._data:
-            yield batch
-            seen += _rows(batch)
-            if seen >= self._count:
+        one_batch = isinstance(self._data, tuple) and not isinstance(self._data[0], (tuple, list))
+        left = self._count
+        for batch in [self._data] if one_batch else self._data:
+            rows = _rows(batch)
+            yield batch if rows <= left else _first(batch, left)
+            left -= rows
+            if left <= 0:
+                self.ended = left == 0 and one_batch
                 return
         self.ended = True
+
+
+def _first(batch: Any, count: int) -> Any:
+    """The first samples of a batch."""
+    if isinstance(batch, (Tensor, np.ndarray)):
+        return batch[:count] if batch.ndim else batch
+    if isinstance(batch, Mapping):
+        return {k: _first(v, count) for k, v in batch.items()}
+    if isinstance(batch, (tuple, list)):
+        nested = any(isinstance(v, (Tensor, np.ndarray, Mapping, tuple, list)) for v in batch)
+        return tuple(_first(v, count) for v in batch) if nested else batch[:count]
+    return batch
 
 
 def _rows(batch: Any) -> int:

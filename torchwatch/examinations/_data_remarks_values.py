@@ -148,7 +148,8 @@ def _of_outliers(found: Channels) -> Iterator[Remark]:
     worst = int(np.nanargmax(found.worst_z))
     name = f" of {found.axis} {found.names[worst]}" if found.names[worst] else ""
     text = (
-        f"{total:,} values lie more than 5 standard deviations from their mean, the furthest "
+        f"{total:,} value{' lies' if total == 1 else 's lie'} more than 5 standard deviations from their "
+        "mean, the furthest "
         f"{found.worst_z[worst]:.0f}"
         f"{name} in sample {found.worst_sample[worst]}."
     )

@@ -1,8 +1,8 @@
 """What is wrong with the data: copies, leaks, shifts, broken values, labels that belong to other samples.
 
 The model hardly matters here: it says what kind of task it is, and its predictions help to find targets that
-are shifted against their inputs. As many samples are looked at as the autopsy examines, but neighbours, in
-stretches of 100; the more, the more of what is rare is found.
+are shifted against their inputs. Copies are found in whole sets, so up to 10,000 samples of each split are
+looked at unless another number is asked for; where that is not all, neighbours in stretches of 100.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from torchwatch.examinations import _data_alignment, _data_copies, _data_labels,
 from torchwatch.examinations._data_probe import LEAST, features
 from torchwatch.examinations._data_reading import Floats, Split, about, read
 from torchwatch.examinations._data_remarks import remarks
-from torchwatch.examinations._stand_in import StandIn
 from torchwatch.examinations.case import Case
 from torchwatch.examinations.examination import Examination
+from torchwatch.examinations.stand_in import StandIn
 from torchwatch.results.data_quality import Alignment, DataQuality, LinearSkill, Order, Overlap
 
 _PARTS = 8
@@ -71,7 +71,7 @@ def _fit_of(
         if split.y is None or split.kind == "tokens" or len(split) < 2 * LEAST:
             continue
         found = features(split)
-        told = _told(case, split) if split.name == "data" else None
+        told = _told(case, split, len(found.rows)) if split.name == "data" else None
         aligned = _data_alignment.alignment(split, found, told, near, windows)
         lags += [aligned] if aligned is not None else []
         case.tick(5 + number, _PARTS)
@@ -79,12 +79,14 @@ def _fit_of(
     return tuple(lags), skill
 
 
-def _told(case: Case, split: Split) -> Floats | None:
-    """The model's predictions as numbers, in the columns of :func:`_data_labels.indicators`."""
+def _told(case: Case, split: Split, count: int) -> Floats | None:
+    """The model's predictions for the first samples, in the columns of :func:`_data_labels.indicators`."""
     if isinstance(case.model, StandIn):
         return None
-    known = split.samples is case.samples
-    outputs = case.outputs if known else case.predict(split.samples.inputs)
+    if split.samples is case.samples:
+        outputs = case.outputs[:count]
+    else:
+        outputs = case.predict({k: v[:count] for k, v in split.samples.inputs.items()})
     if case.task.classifies:
         outputs = tasks.probabilities(outputs, case.task)
     values = outputs.double().numpy()
