@@ -193,7 +193,8 @@ def test_going_on_from_a_step_and_an_epoch(tmp_path: Path) -> None:
 
     steps = steps_in(assert_live_equals_replay(watch.path))
     assert [(step.step, step.epoch) for step in steps] == [(n, 2) for n in range(51, 63)]
-    assert steps[-3].activations is not None  # step 60, a tenth one
+    sampled = [step.step for step in steps if step.activations is not None]
+    assert sampled == [60]  # every tenth one; those of the first steps of all were before
 
 
 def test_a_bug_is_noted_in_the_run(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
