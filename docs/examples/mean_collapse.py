@@ -1,12 +1,13 @@
 """A network that predicts the mean: three causes that look alike on the loss curve, told apart.
 
-A network regresses a number from 129 channels × 200 samples (1 s at 200 Hz). The number shows in six channels
-for a fifth of a second, under coloured noise. In all three variants the validation NRMSE sticks near 1:
+A network regresses a score from 129 channels × 200 samples (1 s at 200 Hz). The recording holds a response
+in six channels for a fifth of a second, under coloured noise, and the score depends on its size. In all three
+variants the validation NRMSE sticks near 1:
 
-* ``weak``: the response is small against the noise. The network has found what there is; it shrinks its
-  predictions towards the mean because that is right.
-* ``collapsed``: the response is large, but the first steps were too long and silenced the network's units.
-* ``misaligned``: the response is large, but the targets were written one row too late.
+* ``weak``: the response explains a sixth of the score's variance, and nothing in the recording the rest. The
+  network has found what there is; it shrinks its predictions towards the mean because that is right.
+* ``collapsed``: the response is the score, but the first steps were too long and ruined the weights.
+* ``misaligned``: the response is the score, but the scores were written one row too late.
 
 Run it::
 
@@ -30,7 +31,9 @@ CHANNELS, SAMPLES, RATE_HZ = 129, 200, 200.0
 PLANTED_CHANNELS = (40, 41, 42, 70, 71, 72)
 PLANTED_WINDOW = (80, 120)
 TRAINED_ON, VALIDATED_ON = 1_500, 500
-AMPLITUDE = {"weak": 0.22, "collapsed": 0.8, "misaligned": 0.8}
+AMPLITUDE = {"weak": 2.0, "collapsed": 0.8, "misaligned": 0.8}
+CORRELATION = {"weak": 0.4, "collapsed": 1.0, "misaligned": 1.0}
+"""Of the response with the score."""
 LEARNING_RATE = {"weak": 1e-3, "collapsed": 0.3, "misaligned": 1e-3}
 
 
@@ -50,22 +53,25 @@ class Network(nn.Module):
 
 
 def series(count: int, amplitude: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Coloured noise with a response that grows with the target: (count, 129, 200) and (count, 1)."""
+    """Coloured noise with a response of random size: (count, 129, 200), and its sizes (count, 1)."""
     draw = torch.Generator().manual_seed(seed)
-    noise = torch.randn(count, CHANNELS, SAMPLES, generator=draw)
+    x = torch.randn(count, CHANNELS, SAMPLES, generator=draw)
     for t in range(1, SAMPLES):  # AR(1): neighbouring samples are alike, as in any recording
-        noise[:, :, t] = 0.9 * noise[:, :, t - 1] + 0.436 * noise[:, :, t]
-    y = torch.randn(count, 1, generator=draw)
+        x[:, :, t] = 0.9 * x[:, :, t - 1] + 0.436 * x[:, :, t]
+    size = torch.randn(count, 1, generator=draw)
     start, end = PLANTED_WINDOW
     shape = torch.hann_window(end - start, periodic=False)
     for channel in PLANTED_CHANNELS:
-        noise[:, channel, start:end] += amplitude * y * shape
-    return noise, y
+        x[:, channel, start:end] += amplitude * size * shape
+    return x, size
 
 
 def splits(variant: str, seed: int = 0) -> tuple[TensorDataset, TensorDataset]:
     """Training and validation data of a variant."""
-    x, y = series(TRAINED_ON + VALIDATED_ON, AMPLITUDE[variant], seed)
+    x, size = series(TRAINED_ON + VALIDATED_ON, AMPLITUDE[variant], seed)
+    r = CORRELATION[variant]
+    other = torch.randn(size.shape, generator=torch.Generator().manual_seed(seed + 1_000))
+    y = r * size + (1 - r**2) ** 0.5 * other
     if variant == "misaligned":
         y = y.roll(1, 0)
     return TensorDataset(x[:TRAINED_ON], y[:TRAINED_ON]), TensorDataset(x[TRAINED_ON:], y[TRAINED_ON:])

@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from tests.helpers_patients import PATIENTS, admit, assert_untouched
-from torchwatch.examinations._kernel_ridge import KernelRidge, features
+from torchwatch.examinations._reference_learner import Reference, features
 from torchwatch.examinations._training import start_anew
 from torchwatch.postmortem import autopsy
 
@@ -112,7 +112,7 @@ def test_missing_training_data_are_said():
 
 def test_leave_one_out_is_exact_for_the_linear_kernel():
     x, y = X[:40].double(), (X[:40, :1] * 2 + 0.3 * X[60:100, 1:2]).double()
-    learner = KernelRidge(x, y)
+    learner = Reference(x, y)
     assert learner.kernel == "linear"
     z = (x - x.mean(0)) / x.std(0)
     best = []
@@ -131,7 +131,7 @@ def test_leave_one_out_is_exact_for_the_linear_kernel():
 
 def test_the_reference_learns_what_is_not_linear():
     x = X[:300].double()
-    learner = KernelRidge(x, (x[:, :1] * x[:, 1:2]))
+    learner = Reference(x, (x[:, :1] * x[:, 1:2]))
     assert learner.kernel == "Gaussian"
     fresh = torch.randn(100, 6, generator=torch.Generator().manual_seed(5)).double()
     error = (learner.predict(fresh) - fresh[:, :1] * fresh[:, 1:2]).square().mean()

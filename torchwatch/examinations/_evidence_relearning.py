@@ -33,8 +33,7 @@ def evidence(result: Relearning) -> Iterator[Evidence]:
         yield Evidence("training", -1.0, "Neither training on nor starting anew did better.", _HERE)
     if reference is not None:
         yield from _of_reference(reference, result["reference_within"], best_copy, patient)
-    if not any(a.better for a in result.attempts[1:]):
-        yield from _of_nothing_better(patient, result)
+    yield from _of_what_is_left(patient, result)
     yield from _of_memory(result)
 
 
@@ -80,17 +79,23 @@ def _of_reference(
         yield Evidence("task ceiling", -2.0, says, _HERE)
 
 
-def _of_nothing_better(patient: Attempt, result: Relearning) -> Iterator[Evidence]:
+def _of_what_is_left(patient: Attempt, result: Relearning) -> Iterator[Evidence]:
+    """The less anybody is ahead of the patient, the more it has found what there is."""
     skill = f"{patient.skill:.2f} [{patient.skill_interval[0]:.2f}, {patient.skill_interval[1]:.2f}]"
-    learned = 1 - patient.train_error / max(result.naive_error, 1e-12)
     if any(a.skill_interval[0] > 0 for a in result.attempts):
-        says = f"The model's skill is {skill}, and no other learner got more out of the same data."
-        yield Evidence("task ceiling", 2.0, says, _HERE)
-        yield Evidence("architecture", -0.5, says, _HERE)
+        best = max(result.attempts, key=lambda a: a.skill)
+        left = 1 - max(_size(a) for a in result.attempts if a.better or a is patient)
+        if left > 0:
+            says = (
+                f"The model's skill is {skill}, that of the best learner on the same data {best.skill:.2f}."
+            )
+            yield Evidence("task ceiling", 2.0 * left, says, _HERE)
+            yield Evidence("architecture", -0.5 * left, says, _HERE)
         return
     says = f"No learner found any relation between inputs and targets (the model's skill is {skill})."
     yield Evidence("data", 1.5, says, _HERE)
     yield Evidence("task ceiling", 0.5, says, _HERE)
+    learned = 1 - patient.train_error / max(result.naive_error, 1e-12)
     if learned > _LEARNED:
         says = f"Learned by heart: {learned:.0%} of the training error went away, none of the held-out one."
         yield Evidence("data", 1.0, says, _HERE)

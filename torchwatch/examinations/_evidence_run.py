@@ -29,7 +29,6 @@ _BY_CHECK: dict[str, Name] = {
     "loss-nonfinite": "training",
     "lr-too-high": "training",
     "lr-too-low": "training",
-    "overfitting": "data",
     "redundant-layers": "architecture",
     "repeated-batch": "data",
     "sparse-weights": "architecture",
@@ -37,7 +36,8 @@ _BY_CHECK: dict[str, Name] = {
     "undivided-accumulation": "training",
     "unused-parameters": "architecture",
 }
-"""Checks that point elsewhere than their category; those of a bare symptom (a plateau) point nowhere."""
+"""Checks that point elsewhere than their category; those of a bare symptom (a plateau) point nowhere, and so does
+overfitting: the checkpoint may be older, and relearning compares the errors themselves."""
 
 
 def evidence(diagnosis: Diagnosis) -> Iterator[Evidence]:

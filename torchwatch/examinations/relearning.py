@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from torchwatch.examinations import tasks
-from torchwatch.examinations._kernel_ridge import KernelRidge, features
+from torchwatch.examinations._reference_learner import Reference, features
 from torchwatch.examinations._training import MEMORISED, Data, Learned, learn, memorised, mistakes
 from torchwatch.examinations.case import Case
 from torchwatch.examinations.examination import Examination, NotApplicable
@@ -22,8 +22,15 @@ from torchwatch.results.relearning import Attempt, Relearning
 
 _MOST_TRAINED_ON = 2_000
 _MOST_REFERENCE = 1_500
+_FORMS = {
+    "linear": "linear ridge regression",
+    "Gaussian": "kernel ridge regression",
+    "sparse": "linear regression on the best of the inputs",
+}
 _STOP_SHARE = 0.2
 _LEARNED_BY_HEART = 0.5
+_WINSORISED = 10.0
+"""Largest error of a sample in a comparison of two learners, in units of the naive error."""
 _FOLDS = 5
 
 
@@ -119,7 +126,8 @@ class _Judge:
         self, name: str, what: str, errors: Tensor, train_error: float, steps: int = 0, seconds: float = 0.0
     ) -> Attempt:
         skill, spread = self._mean(self._naive - errors)
-        gain, apart = self._mean(self._patient - errors)
+        most = _WINSORISED * self._scale  # a few absurd outputs must not drown a difference in all others
+        gain, apart = self._mean(self._patient.clamp(max=most) - errors.clamp(max=most))
         return Attempt(
             name,
             what,
@@ -148,7 +156,7 @@ class _Judge:
 
 
 def _references(case: Case, data: Data) -> list[tuple[str, str, Tensor, float]]:
-    """Kernel ridge regression on the main input, from the training and from the other held-out samples.
+    """A reference learner on the main input, from the training and from the other held-out samples.
 
     None for tokens, where it has no say. Where only the second one finds something, the training samples do
     not show what the held-out ones show.
@@ -158,11 +166,11 @@ def _references(case: Case, data: Data) -> list[tuple[str, str, Tensor, float]]:
     rows = torch.cat([data.fit, data.stop])[:_MOST_REFERENCE]
     test = tasks.canonical_targets(data.test_targets, case.task)
     held_out = features(data.test_inputs[case.main])
-    learner = KernelRidge(features(data.inputs[case.main][rows]), _as_numbers(data.canonical(rows), case))
-    what = f"kernel ridge regression ({learner.kernel} kernel) on the raw inputs"
+    learner = Reference(features(data.inputs[case.main][rows]), _as_numbers(data.canonical(rows), case))
+    what = f"a reference learner ({_FORMS[learner.kernel]}) on the raw inputs"
     left_out = float(mistakes(_as_outputs(learner.left_out, case), data.canonical(rows), case).mean())
     errors = mistakes(_as_outputs(learner.predict(held_out), case), test, case)
-    within = KernelRidge(held_out[:_MOST_REFERENCE], _as_numbers(test[:_MOST_REFERENCE], case))
+    within = Reference(held_out[:_MOST_REFERENCE], _as_numbers(test[:_MOST_REFERENCE], case))
     own = mistakes(_as_outputs(within.left_out, case), test[:_MOST_REFERENCE], case)
     found = [("reference", what, errors, left_out)]
     if len(own) == len(errors):

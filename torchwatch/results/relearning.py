@@ -19,7 +19,8 @@ class Attempt:
         train_error: the same on samples it was fitted on.
         skill: 1 − error / error of the naive prediction; 0 is no better than naive, 1 is perfect.
         skill_interval: 95 % interval of the skill, from differences to the naive error paired by sample.
-        gain: by how much of the naive error it is better than the patient; 0 for the patient.
+        gain: by how much of the naive error it is better than the patient, errors above ten times the naive
+            one counted as that; 0 for the patient.
         gain_interval: 95 % interval of the gain, from differences paired by sample.
         steps: optimizer steps; 0 for closed forms and for the patient.
         seconds: time it took (s).
