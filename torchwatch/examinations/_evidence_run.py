@@ -36,8 +36,11 @@ _BY_CHECK: dict[str, Name] = {
     "undivided-accumulation": "training",
     "unused-parameters": "architecture",
 }
-"""Checks that point elsewhere than their category; those of a bare symptom (a plateau) point nowhere, and so does
-overfitting: the checkpoint may be older, and relearning compares the errors themselves."""
+"""Checks that point elsewhere than their category.
+
+Bare symptoms (a plateau) point nowhere, and neither does overfitting: the checkpoint may be older, and
+relearning compares the errors themselves.
+"""
 
 
 def evidence(diagnosis: Diagnosis) -> Iterator[Evidence]:
