@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from tests.helpers_patients import PATIENTS, admit, assert_untouched
+from torchwatch.examinations import _randomisation, attributions
 from torchwatch.examinations.case import Options
 from torchwatch.examinations.conduct import conduct
 from torchwatch.postmortem import autopsy
@@ -16,6 +17,14 @@ from torchwatch.results import AutopsyInputs
 CHANNELS, TIMES = 6, 40
 PLANTED = (2, 4)
 WINDOW = slice(10, 18)
+
+
+@pytest.fixture(autouse=True)
+def quick_check(request, monkeypatch):
+    """The check of the maps in fewer draws and steps, except where it is what is tested for real."""
+    if "slow" not in request.keywords:
+        monkeypatch.setattr(_randomisation, "DRAWS", 2)
+        monkeypatch.setattr(attributions, "_CHECK_STEPS", 4)
 
 
 def examined(model, data, **known):

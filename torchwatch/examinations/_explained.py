@@ -237,7 +237,11 @@ def seeded(case: Case, purpose: str) -> Iterator[None]:
     """Inside, torch's and numpy's global random numbers, which Captum draws from, follow the seed."""
     with random_numbers_untouched(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="captum")
-        seed = int(case.rng(purpose).integers(2**31))
-        torch.manual_seed(seed)
-        np.random.seed(seed)  # noqa: NPY002 - the generator that Captum draws from
+        reseed(int(case.rng(purpose).integers(2**31)))
         yield
+
+
+def reseed(seed: int) -> None:
+    """Begin the global random numbers of torch and numpy anew; only inside :func:`seeded`."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - the generator that Captum draws from

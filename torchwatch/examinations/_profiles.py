@@ -91,7 +91,7 @@ class Tally:
             flat = (total / self._count).movedim((rows, columns), (0, 1))
             flat = flat.reshape(*flat.shape[:2], -1).sum(-1)
             by_rows = np.add.reduceat(flat.numpy(), row_edges[:-1], axis=0)
-            return np.asarray(np.add.reduceat(by_rows, column_edges[:-1], axis=1), dtype=np.float64)
+            return _rounded(np.add.reduceat(by_rows, column_edges[:-1], axis=1))
 
         return AttributionMap(
             names[rows], names[columns], row_edges, column_edges, cells(signed), cells(size)
@@ -107,6 +107,12 @@ def profile_of(
     error = each.std(0, ddof=1) / math.sqrt(count) if count > 1 else np.full_like(importance, math.nan)
     order = np.argsort(-importance, kind="stable")
     return AxisProfile(axis, elements, importance, error, tuple(int(i) for i in order))
+
+
+def _rounded(values: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """To a millionth of the largest value: more digits of a map are nothing but bytes of the report."""
+    most = float(np.abs(values).max(initial=0.0))
+    return np.round(values, 5 - math.floor(math.log10(most))) if 0 < most < math.inf else values
 
 
 def _edges(length: int, most: int) -> np.ndarray[Any, np.dtype[np.int64]]:

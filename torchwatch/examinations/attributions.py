@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
 from torchwatch.examinations._attribution_methods import (
@@ -24,7 +23,7 @@ from torchwatch.examinations._attribution_methods import (
     noise_of,
 )
 from torchwatch.examinations._attribution_remarks import remarks_on
-from torchwatch.examinations._explained import Explained, Subject, pliable, seeded, subject
+from torchwatch.examinations._explained import Explained, Subject, pliable, reseed, seeded, subject
 from torchwatch.examinations._profiles import Tally
 from torchwatch.examinations._randomisation import Explain, check
 from torchwatch.examinations._references import Reference, reference
@@ -125,8 +124,6 @@ def _run(work: _Work, method: Method) -> None:
     except NotApplicable as reason:
         work.not_run[method.name] = str(reason)
     except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
-        if out_of_memory(error):
-            raise
         text = " ".join(str(error).split())[:200]
         work.not_run[method.name] = f"it raised {type(error).__name__}: {text}"
     else:
@@ -201,13 +198,13 @@ def _of_output(work: _Work, output: int, number: int, total: int) -> OutputAttri
 
 
 def _checked(work: _Work, total: int) -> dict[str, Randomisation]:
-    """The randomisation check of every method that ran; nothing where the time for it is over."""
+    """The randomisation check of every method that ran; nothing where time or memory for it is over."""
     case = work.case
     batch = replace(_batch(work, slice(0, _CHECKED)), n_steps=_CHECK_STEPS, draws=_CHECK_DRAWS)
 
     def explaining(method: Method) -> Explain:
         def explain(model: nn.Module) -> Tensor:
-            torch.manual_seed(case.options.seed)  # the same draws before and after: only the weights differ
+            reseed(case.options.seed)  # the same draws before and after: only the weights differ
             return work.subject.per_axis(method.explain(work.subject.model(model), batch)[0])
 
         return explain
@@ -216,6 +213,10 @@ def _checked(work: _Work, total: int) -> dict[str, Randomisation]:
     try:
         return check(case, lambda: pliable(case), explains, lambda *_: case.tick(total - 1, total))
     except OutOfTime:
+        return {}
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
         return {}
 
 

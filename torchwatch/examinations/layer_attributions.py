@@ -22,7 +22,7 @@ from torchwatch.examinations._references import Reference, reference
 from torchwatch.examinations._rollout import roll_out
 from torchwatch.examinations._target_layers import Executed, axes_of_map
 from torchwatch.examinations.case import OutOfTime
-from torchwatch.examinations.chunks import in_chunks, out_of_memory
+from torchwatch.examinations.chunks import in_chunks
 from torchwatch.examinations.examination import Examination, NotApplicable
 from torchwatch.results.layer_attributions import Conductance, GradCam, LayerAttributions
 
@@ -99,8 +99,6 @@ def _tried(work: _Work, what: str, run: Callable[[], T]) -> T | None:
     except (NotApplicable, OutOfTime) as reason:
         work.not_run.append((what, str(reason)))
     except (RuntimeError, AssertionError, TypeError, ValueError, IndexError) as error:
-        if out_of_memory(error):
-            raise
         text = " ".join(str(error).split())[:200]
         work.not_run.append((what, f"it raised {type(error).__name__}: {text}"))
     return None

@@ -169,7 +169,7 @@ def _draw_rollout(result: LayerAttributions, theme: Theme) -> Figure | None:
     right.axhline(1 / len(found.received), color=theme.muted, ls="--", lw=1.1, label="evenly spread")
     right.set_xlabel(f"{style.label(found.axis)} of the input")
     right.set_ylabel("share of attention, mean over outputs")
-    right.legend(loc="best")
+    right.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
     return drawn
 
 
