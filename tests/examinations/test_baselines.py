@@ -62,6 +62,7 @@ def test_a_model_as_good_as_the_mean_is_called_no_better():
     assert "No better than naive" in found.remarks[0].text
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_true_skill():
     inside = 0
     for seed in range(40):
@@ -115,6 +116,11 @@ def test_tokens_are_compared_with_their_unigram():
     assert found["unigram"].error == pytest.approx(float(-(share * share.log()).sum()))
     assert found["unigram"].skill > 0.5
     assert found["majority"].model_error == 0
+
+
+def test_a_baseline_that_is_not_there_names_those_that_are():
+    with pytest.raises(KeyError, match="mean, median"):
+        said(*regression(), "baselines")["majority"]
 
 
 def test_constant_targets_leave_no_skill_and_no_remark_of_a_failure():

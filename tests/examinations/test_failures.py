@@ -66,6 +66,7 @@ def test_a_bad_slice_of_metadata_is_found_and_the_others_are_not():
     assert table.error_low[2] < table.error[2] < table.error_high[2]
 
 
+@pytest.mark.slow
 def test_healthy_slices_are_quiet():
     loud = 0
     for seed in range(12):

@@ -36,6 +36,7 @@ def test_metric_of_each_group_is_that_of_its_samples():
     json.dumps(plain(found), allow_nan=False)
 
 
+@pytest.mark.slow
 def test_the_planted_bad_group_is_found_in_nineteen_of_twenty_seeds():
     hits = 0
     for seed in range(20):
@@ -45,11 +46,19 @@ def test_the_planted_bad_group_is_found_in_nineteen_of_twenty_seeds():
     assert hits >= 19
 
 
+@pytest.mark.slow
 def test_equal_groups_are_quiet():
     loud = sum(
         bool(said(*planted(100 + seed), "groups", groups=list(NAMES[OF])).remarks) for seed in range(20)
     )
     assert loud <= 1
+
+
+def test_a_planted_bad_group_is_found_and_named():
+    p, y = planted(0, bad=3)
+    found = said(p, y, "groups", groups=list(NAMES[OF]))
+    assert found.worst == "site 3"
+    assert "fails on the group site 3" in found.remarks[0].text
 
 
 def test_offsets_of_groups_show_as_residuals_between_them():

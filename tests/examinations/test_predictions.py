@@ -63,6 +63,7 @@ def test_a_small_spread_names_both_readings_and_the_one_the_numbers_favour():
     assert "favour collapse" in shrunk
 
 
+@pytest.mark.slow
 def test_honest_shrinkage_is_told_from_collapse_in_twenty_seeds():
     right = 0
     for seed in range(20):
@@ -136,6 +137,15 @@ def test_many_outputs_keep_the_worst_and_say_how_many_collapsed():
     assert found.collapsed
     assert found.remarks[0].text.startswith("80 of 120 outputs")
     np.testing.assert_allclose(found.residuals, (y - p)[:, found.shown])
+
+
+def test_overall_is_the_median_of_the_outputs_that_have_a_number():
+    y = noise(50, 4)
+    y[:, 3] = 2.5
+    s = said(y + np.array([1, 2, 9, 1]) * noise(50, 4, seed=1), y, "predictions").numbers
+    assert s.overall("nrmse") == np.median(s.nrmse[:3])
+    y[:] = 2.5
+    assert math.isnan(said(y, y, "predictions").numbers.overall("nrmse"))
 
 
 def test_reading_of_few_samples_is_unknown():

@@ -39,6 +39,7 @@ def test_drawing_units_widens_intervals_where_units_differ():
     assert together / alone > 3
 
 
+@pytest.mark.slow
 def test_correlation_and_slope_intervals_hold_their_values_in_95_percent():
     inside = 0
     for seed in range(60):
