@@ -63,7 +63,7 @@ def command(
     log of another tool, as for `torchwatch diagnose`.
 
     \b
-    Examples:
+    Example:
       torchwatch postmortem runs/digits.jsonl --out report
       torchwatch postmortem runs/digits.jsonl --build train.py:build --checkpoint best.pt
     """  # noqa: D301 - `\b` keeps click from filling the example
