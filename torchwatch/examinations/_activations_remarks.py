@@ -80,9 +80,8 @@ def _of_dormant(found: Activations) -> Iterator[Remark]:
     worst = _above(sleeping, _MANY)
     if worst:
         text = (
-            f"Dormant units (mean activity at most 2.5 % of the layer's) in {len(worst)} layers, beside "
-            "dead ones: "
-            f"{_few(found, worst, sleeping)}."
+            f"Dormant units (mean activity at most 2.5 % of the layer's) in {len(worst)} layers, beside dead "
+            f"ones: {_few(found, worst, sleeping)}."
         )
         fix = "The layer is narrower than it looks: lower the learning rate or reset these units."
         yield Remark("warning", text, fix)

@@ -29,6 +29,8 @@ _DRAWS = 500
 _WINDOWS = 0.05
 
 Flags = npt.NDArray[np.bool_]
+Adds = dict[int, tuple[Integers, Floats]]
+"""By lag: samples, and what each adds to the correlation there."""
 
 
 def order(split: Split, rng: np.random.Generator) -> Order:
@@ -92,35 +94,21 @@ def alignment(
         return None
     half = halves(len(found.rows))
     probe, model, counts = [], [], []
-    errors: dict[str, dict[int, tuple[Integers, Floats]]] = {"probe": {}, "model": {}}
+    parts: dict[str, Adds] = {"probe": {}, "model": {}}
     for lag in LAGS:
         inputs, targets = _matched(split, y, lag, len(found.rows))
         counts.append(len(inputs))
-        if len(inputs) < LEAST:
-            probe.append(float("nan"))
-            model.append(float("nan"))
-            continue
-        wanted = y[targets]
-        told = held_out(found, wanted, inputs, half[inputs])
-        probe.append(_of_part(told, wanted, errors["probe"], lag, inputs))
-        seen = None if predicted is None else predicted[inputs]
-        model.append(float("nan") if seen is None else _of_part(seen, wanted, errors["model"], lag, inputs))
+        told = held_out(found, y[targets], inputs, half[inputs]) if len(inputs) >= LEAST else None
+        seen = predicted[inputs] if predicted is not None else None
+        probe.append(_of_part(told, y[targets], parts["probe"], lag, inputs))
+        model.append(_of_part(seen, y[targets], parts["model"], lag, inputs))
     at = {"probe": np.array(probe), "model": np.array(model)}
-    best, gain, low = _best(at, errors)
+    best, gain, low = _best(at, parts)
     excused = _excuse(near, windows) if low > 0 else ""
     shifted = low > 0 and gain >= _LEAST_GAIN and not excused
-    return Alignment(
-        split.name,
-        np.array(LAGS),
-        at["probe"],
-        at["model"],
-        np.array(counts),
-        best,
-        gain,
-        low,
-        shifted,
-        excused,
-    )
+    lags, pairs = np.array(LAGS), np.array(counts)
+    found_at = (lags, at["probe"], at["model"], pairs)
+    return Alignment(split.name, *found_at, best, gain, low, shifted, excused)
 
 
 def _matched(split: Split, y: Floats, lag: int, count: int) -> tuple[Integers, Integers]:
@@ -130,10 +118,10 @@ def _matched(split: Split, y: Floats, lag: int, count: int) -> tuple[Integers, I
     return inputs[kept], targets[kept]
 
 
-def _of_part(
-    told: Floats, wanted: Floats, kept: dict[int, tuple[Integers, Floats]], lag: int, rows: Integers
-) -> float:
-    """Correlation; and what each sample adds to it, for the interval."""
+def _of_part(told: Floats | None, wanted: Floats, kept: Adds, lag: int, rows: Integers) -> float:
+    """Correlation; and what each sample adds to it, for the interval. NaN without predictions."""
+    if told is None:
+        return float("nan")
     finite = np.isfinite(told).all(1)
     told, wanted = told[finite], wanted[finite]
     value = correlation(told, wanted) if len(told) >= LEAST else float("nan")
@@ -144,9 +132,7 @@ def _of_part(
     return value
 
 
-def _best(
-    at: dict[str, Floats], parts: dict[str, dict[int, tuple[Integers, Floats]]]
-) -> tuple[int, float, float]:
+def _best(at: dict[str, Floats], parts: dict[str, Adds]) -> tuple[int, float, float]:
     """The lag that wins most clearly over lag 0, by how much, and the lower end of that."""
     found = (0, 0.0, float("-inf"))
     for name, values in at.items():

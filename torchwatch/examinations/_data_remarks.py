@@ -51,9 +51,8 @@ def _of_alignment(found: Sequence[Alignment]) -> Iterator[Remark]:
             f"{'later' if one.best > 0 else 'earlier'}"
         )
         sentence = (
-            f"Inputs of the {_named(one.split)} fit the targets {where} better than their own: {who} "
-            "reaches a "
-            f"correlation of {values[at]:.2f} there and {own:.2f} with their own"
+            f"Inputs of the {_named(one.split)} fit the targets {where} better than their own: {who} reaches "
+            f"a correlation of {values[at]:.2f} there and {own:.2f} with their own"
         )
         if one.shifted:
             fix = "Pair them anew: look for an off-by-one slice, a dropped row or two files in another order."
@@ -141,8 +140,7 @@ def _of_groups(found: Sequence[GroupOverlap]) -> Iterator[Remark]:
     for one in found:
         text = (
             f"{one.count:,} groups of {one.column!r} are in both splits ({few(one.shared)}), with "
-            f"{one.share:.0%} of "
-            "the data's samples."
+            f"{one.share:.0%} of the data's samples."
         )
         fix = f"Split by {one.column!r}, unless the model is only meant for groups that it has seen."
         yield Remark("critical" if one.given else "warning", text, fix)
@@ -157,10 +155,9 @@ def _of_order(found: DataQuality) -> Iterator[Remark]:
         ]
         if alike:
             text = (
-                f"Neighbours in the {_named(one.split)} are alike (correlation of {' and '.join(alike)} "
-                f"over {one.pairs:,} "
-                "pairs): intervals that take samples for independent are too narrow, and a random split "
-                "leaks."
+                f"Neighbours in the {_named(one.split)} are alike (correlation of {' and '.join(alike)} over "
+                f"{one.pairs:,} pairs): intervals that take samples for independent are too narrow, and a "
+                "random split leaks."
             )
             yield Remark("info", text)
 

@@ -90,15 +90,13 @@ def of_shift(found: LabelShift | None, labels: Labels | None) -> Iterator[Remark
         if found.ks[i] >= _SHIFTED_KS and found.p[i] < _SHIFTED_P:
             text = (
                 f"Training data and data differ in {output}: Kolmogorov–Smirnov {found.ks[i]:.2f}, "
-                "Wasserstein "
-                f"{found.wasserstein[i]:.2f} standard deviations (p = {found.p[i]:.1g}, {sizes})."
+                f"Wasserstein {found.wasserstein[i]:.2f} standard deviations (p = {found.p[i]:.1g}, {sizes})."
             )
             yield Remark("warning", text, "Find out what differs between the splits: time, site, selection.")
         if found.variation[i] >= _SHIFTED_TV and found.variation[i] > found.chance[i]:
             text = (
-                f"Training data and data differ in {output}: total variation {found.variation[i]:.2f}, "
-                "where chance "
-                f"gives up to {found.chance[i]:.2f} ({sizes})."
+                f"Training data and data differ in {output}: total variation {found.variation[i]:.2f}, where "
+                f"chance gives up to {found.chance[i]:.2f} ({sizes})."
             )
             yield Remark("warning", text, "Split by class, or correct predictions for the new shares.")
 
@@ -149,9 +147,7 @@ def _of_outliers(found: Channels) -> Iterator[Remark]:
     name = f" of {found.axis} {found.names[worst]}" if found.names[worst] else ""
     text = (
         f"{total:,} value{' lies' if total == 1 else 's lie'} more than 5 standard deviations from their "
-        "mean, the furthest "
-        f"{found.worst_z[worst]:.0f}"
-        f"{name} in sample {found.worst_sample[worst]}."
+        f"mean, the furthest {found.worst_z[worst]:.0f}{name} in sample {found.worst_sample[worst]}."
     )
     bad = found.worst_z[worst] >= _FAR_OUT
     yield Remark("warning" if bad else "info", text, "Look at this sample; clip or repair it." if bad else "")
@@ -174,7 +170,6 @@ def of_cohorts(found: Cohorts | None) -> Iterator[Remark]:
     if found.explained >= _TELLS_GROUP:
         text = (
             f"{found.column!r} alone explains {found.explained:.0%} of the targets' variance: a model can "
-            "score well by "
-            "recognising the group."
+            "score well by recognising the group."
         )
         yield Remark("warning", text, f"Split by {found.column!r} and compare within groups.")

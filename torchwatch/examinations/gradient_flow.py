@@ -258,14 +258,12 @@ def _of_depth(found: GradientFlow) -> list[Remark]:
     smallest = min(found.gradient_rms[found.layers.index(n)] for n in vanishing)
     text = (
         f"The gradient vanishes in {len(vanishing)} of {found.trainable} trainable layers "
-        f"({_few(vanishing)}): its RMS is "
-        f"{smallest:.1e} there and {largest:.1e} at most elsewhere; first over last layer "
-        f"{found.first_last_ratio:.1e}."
+        f"({_few(vanishing)}): its RMS is {smallest:.1e} there and {largest:.1e} at most elsewhere; first "
+        f"over last layer {found.first_last_ratio:.1e}."
     )
     fix = (
         "Add residual connections or normalisation, initialise for the activation, or use ReLU or GELU in "
-        "place of "
-        "sigmoid and tanh."
+        "place of sigmoid and tanh."
     )
     early = found.first_last_ratio < _FIRST_LAST
     return [Remark("critical" if early else "warning", text, fix)]

@@ -182,26 +182,7 @@ def channels(result: DataQuality, theme: style.Theme) -> Figure | None:
     drawn = style.figure(layer_rows.height(len(rows)))
     grid = drawn.subplots(1, 3 if compared else 2, sharey=True)
     colours = [theme.critical if found.flat[i] else theme.series[0] for i in rows]
-    at = np.arange(len(rows))
-    if compared:
-        grid[0].errorbar(
-            found.train_mean[rows],
-            at + 0.25,
-            xerr=found.train_std[rows],
-            fmt="none",
-            ecolor=theme.series[1],
-            lw=1.4,
-        )
-        grid[0].plot(
-            found.train_mean[rows], at + 0.25, "|", color=theme.series[1], ms=6, label="training data"
-        )
-    grid[0].errorbar(
-        found.mean[rows], at, xerr=found.std[rows], fmt="none", ecolor=colours, lw=1.4, alpha=0.7
-    )
-    grid[0].scatter(found.mean[rows], at, s=22, c=colours, label="data", zorder=3)
-    grid[0].set_xlabel("mean ± standard deviation (unit of the input)")
-    if compared:
-        grid[0].legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2)
+    _levels(grid[0], found, rows, colours, theme)
     layer_rows.points(grid[1], found.worst_z[rows], colours)
     finite = found.worst_z[rows][np.isfinite(found.worst_z[rows])]
     style.scale(grid[1], finite, axis="x")
@@ -214,6 +195,23 @@ def channels(result: DataQuality, theme: style.Theme) -> Figure | None:
     names = [n or "all" for n in (found.names[i] for i in rows.tolist())]
     layer_rows.name_rows(grid[0], names)
     return drawn
+
+
+def _levels(
+    axes: Axes, found: Channels, rows: layer_rows.Rows, colours: list[str], theme: style.Theme
+) -> None:
+    """Means with bars of one standard deviation; below them, those of the training data."""
+    at = np.arange(len(rows))
+    if np.isfinite(found.shift).any():
+        mean, std, own = found.train_mean[rows], found.train_std[rows], theme.series[1]
+        axes.errorbar(mean, at + 0.25, xerr=std, fmt="none", ecolor=own, lw=1.4)
+        axes.plot(mean, at + 0.25, "|", color=own, ms=6, label="training data")
+    low, high = (found.mean + sign * found.std for sign in (-1, 1))
+    axes.hlines(at, low[rows], high[rows], colors=colours, lw=1.4, alpha=0.7)
+    axes.scatter(found.mean[rows], at, s=22, c=colours, label="data", zorder=3)
+    axes.set_xlabel("mean ± standard deviation (unit of the input)")
+    if np.isfinite(found.shift).any():
+        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2)
 
 
 def channels_caption(result: DataQuality) -> str:
@@ -255,6 +253,6 @@ def lags_caption(_: DataQuality) -> str:
     """How to read it."""
     return (
         "Held-out predictions against targets that were shifted along the order of the samples. The peak "
-        "belongs at 0; "
-        "one elsewhere says that inputs and targets were paired wrongly, unless neighbours are alike."
+        "belongs at 0; one elsewhere says that inputs and targets were paired wrongly, unless neighbours "
+        "are alike."
     )

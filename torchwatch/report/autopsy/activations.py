@@ -51,13 +51,11 @@ def blocks(result: Activations) -> list[Block]:
     if len(rows) < len(names):
         found.append(Text(layer_rows.cut_note(len(rows), len(names)).strip(), quiet=True))
     words = (
-        f"Over {result.samples:,} samples, in the order of the calls. Dead: units (channels of images, "
-        "else features) "
-        "that stay at 0 for every sample, after activations alone; dormant: mean activity at most 2.5 % of "
-        "the layer's. "
-        "Zeros are sparsity, no fault. Rank: effective rank of what is possible. Spread: standard "
-        "deviation across "
-        "samples over the rms, 0 where every sample gets the same. CKA: similarity to the next row."
+        f"Over {result.samples:,} samples, in the order of the calls. Dead: units (channels of images, else "
+        "features) that stay at 0 for every sample, after activations alone; dormant: mean activity at most "
+        "2.5 % of the layer's. Zeros are sparsity, no fault. Rank: effective rank of what is possible. "
+        "Spread: standard deviation across samples over the rms, 0 where every sample gets the same. CKA: "
+        "similarity to the next row."
     )
     return [*found, Text(words, quiet=True), *_dead_units(result), *(Plot(d.name) for d in DRAWINGS)]
 
@@ -160,10 +158,8 @@ def _several(axes: Axes, series: dict[str, tuple[layer_rows.Floats, str, str]]) 
 def _caption(result: Activations) -> str:
     words = (
         "First layer at the top. Dead and dormant units are judged after activations, saturation where an "
-        "output has "
-        "bounds. A rank near 0 means that all samples lie in few directions; a CKA near 1 that the next "
-        "layer adds "
-        "little."
+        "output has bounds. A rank near 0 means that all samples lie in few directions; a CKA near 1 that "
+        "the next layer adds little."
     )
     return words + layer_rows.cut_note(len(_rows(result)), len(result.layers))
 

@@ -32,47 +32,36 @@ def blocks(result: GradientFlow) -> list[Block]:
         ),
     ]
     rows = _rows(result)
+    found: list[Block] = [Bullets(facts), _table(result, rows)]
+    if len(rows) < len(result.layers):
+        found.append(Text(layer_rows.cut_note(len(rows), len(result.layers)).strip(), quiet=True))
+    words = (
+        "Layers in the order of their calls. Agreement is the norm of the batches' mean gradient over their "
+        "mean norm: 1 where all pull one way, about 1/√batches where they have nothing in common, as at the "
+        "end of a training or with labels of noise."
+    )
+    return [*found, Text(words, quiet=True), *(Plot(d.name) for d in DRAWINGS)]
+
+
+def _table(result: GradientFlow, rows: layer_rows.Rows) -> Table:
     head = [
-        "layer",
-        "kind",
-        "weights",
-        "gradient norm",
-        "gradient RMS",
-        "weight norm",
-        "ratio",
-        "agreement",
+        "layer", "kind", "weights", "gradient norm", "gradient RMS", "weight norm", "ratio", "agreement",
         "state",
-    ]
-    table = [
+    ]  # fmt: skip
+    fields = (
+        result.gradient_norm, result.gradient_rms, result.weight_norm, result.ratio, result.agreement,
+    )  # fmt: skip
+    cells = [
         [
             result.layers[i],
             result.kinds[i],
             f"{result.parameters[i]:,}",
-            *(
-                number(float(f[i]))
-                for f in (
-                    result.gradient_norm,
-                    result.gradient_rms,
-                    result.weight_norm,
-                    result.ratio,
-                    result.agreement,
-                )
-            ),
+            *(number(float(f[i])) for f in fields),
             result.states[i],
         ]
         for i in rows
     ]
-    found: list[Block] = [Bullets(facts), Table(head, table, frozenset(range(2, 8)), frozenset({0}))]
-    if len(rows) < len(result.layers):
-        found.append(Text(layer_rows.cut_note(len(rows), len(result.layers)).strip(), quiet=True))
-    words = (
-        "Layers in the order of their calls. Agreement is the norm of the batches' mean gradient over "
-        "their mean "
-        "norm: 1 where all pull one way, about 1/√batches where they have nothing in common, as at the end "
-        "of a "
-        "training or with labels of noise."
-    )
-    return [*found, Text(words, quiet=True), *(Plot(d.name) for d in DRAWINGS)]
+    return Table(head, cells, frozenset(range(2, 8)), frozenset({0}))
 
 
 def _rows(result: GradientFlow) -> layer_rows.Rows:
@@ -113,10 +102,8 @@ def _draw(result: GradientFlow, theme: style.Theme) -> Figure | None:
 def _caption(result: GradientFlow) -> str:
     words = (
         "Each layer's gradient, first layer at the top; bars are ± one standard deviation over batches. "
-        "Points that "
-        "move left towards the top are gradients that vanish. Red: exactly 0 or not finite; amber: "
-        "vanishing or no "
-        "part in the loss. Layers without a point are frozen."
+        "Points that move left towards the top are gradients that vanish. Red: exactly 0 or not finite; "
+        "amber: vanishing or no part in the loss. Layers without a point are frozen."
     )
     return words + layer_rows.cut_note(len(_rows(result)), len(result.layers))
 
