@@ -132,7 +132,7 @@ class Session:
             self._log_step({k: v for k, v in values.items() if k not in evaluated})
             if evaluated:
                 still_open = self.attachment.steps.close_if_told()
-                self._mark("eval", self._usable(evaluated), still_open)
+                self._mark("eval", self.usable(evaluated), still_open)
                 self.attachment.steps.restart_clock()
         self.attachment.steps.spent(clock() - started)
 
@@ -141,13 +141,14 @@ class Session:
             return
         if len(self._plain_names) < _MOST_NAMES:
             self._plain_names.update(values)
-        usable = self._usable(values)
+        usable = self.usable(values)
         newest = next(
             (v for v in values.values() if isinstance(v, torch.Tensor) and v.grad_fn is not None), None
         )
         self.attachment.steps.log(usable, newest)
 
-    def _usable(self, values: Mapping[str, Any]) -> dict[str, torch.Tensor | float]:
+    def usable(self, values: Mapping[str, Any]) -> dict[str, torch.Tensor | float]:
+        """Those that are numbers or tensors of numbers, which are copied; the others are named in a note."""
         usable, refused = as_logged(values)
         for name in refused:
             self.say("log", f"{name!r} is not a number or a tensor of numbers and was not logged")
@@ -157,7 +158,7 @@ class Session:
         """A boundary that the loop names."""
         with self._guard("log"):
             if loss is not None:
-                self.attachment.steps.log_now(self._usable({"loss": loss}))
+                self.attachment.steps.log_now(self.usable({"loss": loss}))
         with self._guard("step"):
             self.attachment.boundary(samples)
 
@@ -165,7 +166,7 @@ class Session:
         """The epoch ends."""
         with self._guard("epoch"), torch.no_grad():
             self.attachment.steps.close()
-            self._mark("epoch", self._usable(metrics))
+            self._mark("epoch", self.usable(metrics))
             self.attachment.steps.end_epoch()
             self._in_epoch = False
 

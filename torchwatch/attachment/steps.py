@@ -244,6 +244,14 @@ class StepBuilder:
         self._logged_now = self._logged_now or "loss" in entries
         self.pending.logged += [(name, "log", value) for name, value in entries.items()]
 
+    def log_last(self, entries: dict[str, torch.Tensor | float]) -> None:
+        """Logged values of the step that was made last, whatever has been computed since."""
+        if self.lane.busy or self.frame is None:
+            self.log_now(entries)
+            return
+        self._logged_now = self._logged_now or "loss" in entries
+        self._loss.take(self.frame, [(name, "log", value) for name, value in entries.items()])
+
     def _is_newer(self, value: torch.Tensor | None) -> bool:
         """Whether a value was computed after the last optimizer step, as far as autograd shows it."""
         if value is not None:
