@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torchwatch.config import WatchConfig
     from torchwatch.diagnosis import Diagnosis, diagnose
+    from torchwatch.examinations.explain_attention import ExplainAttention
     from torchwatch.postmortem import autopsy
     from torchwatch.results import AutopsyInputs
     from torchwatch.run import Run, read_run
@@ -18,11 +19,22 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["AutopsyInputs", "Diagnosis", "Run", "WatchConfig", "Watcher", "autopsy", "diagnose", "read_run"]
+__all__ = [
+    "AutopsyInputs",
+    "Diagnosis",
+    "ExplainAttention",
+    "Run",
+    "WatchConfig",
+    "Watcher",
+    "autopsy",
+    "diagnose",
+    "read_run",
+]
 
 _HOME = {
     "AutopsyInputs": "torchwatch.results",
     "Diagnosis": "torchwatch.diagnosis",
+    "ExplainAttention": "torchwatch.examinations.explain_attention",
     "Run": "torchwatch.run",
     "WatchConfig": "torchwatch.config",
     "Watcher": "torchwatch.watcher",

@@ -30,6 +30,8 @@ class AutopsyInputs:
         positions: places of the channels on a plane, (C, 2); or the name of an MNE montage.
         groups: group of each sample: a sequence as long as the data, or the name of a metadata column.
         class_names: names of the classes, in order.
+        streams: cross-attentions between named streams, as ``{"audio->video": "cross.av", "video->audio":
+            "cross.va"}`` with full module names (default: recognised where tensors or names say it).
     """
 
     model: Any
@@ -43,3 +45,4 @@ class AutopsyInputs:
     positions: Any = None
     groups: Sequence[Any] | str | None = None
     class_names: Sequence[str] | Mapping[int, str] | None = None
+    streams: Mapping[str, str] | None = None
