@@ -33,6 +33,11 @@ def test_it_describes_model_software_and_limits() -> None:
     assert decode_header(encode(header)) == header
 
 
+def test_the_model_inside_a_parallel_wrapper_is_named() -> None:
+    header = describe(nn.DataParallel(nn.Linear(3, 4)), select(), WatchConfig(), "run")
+    assert (header.model, header.parameters) == ("Linear", 16)
+
+
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch) -> None:
     for name in ("RANK", "WORLD_SIZE"):

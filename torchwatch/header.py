@@ -37,7 +37,7 @@ def describe(
         rank=rank,
         world=world,
         pid=os.getpid(),
-        model=type(model).__name__,
+        model=type(_inside(model)).__name__,
         parameters=sum(p.numel() for p in model.parameters() if not isinstance(p, lazy)),
         software={
             "python": platform.python_version(),
@@ -50,6 +50,13 @@ def describe(
         ignore=list(selection.ignored),
         **told,
     )
+
+
+def _inside(model: torch.nn.Module) -> torch.nn.Module:
+    """The model inside of wrappers that leave its parameters as they are; their own class says nothing."""
+    while isinstance(model, (torch.nn.parallel.DistributedDataParallel, torch.nn.DataParallel)):
+        model = model.module
+    return model
 
 
 def rank_path(path: Path) -> Path:
