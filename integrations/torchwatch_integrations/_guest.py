@@ -165,11 +165,8 @@ def go_on_from(watch: Watcher, step: int, epoch: int) -> None:
     To be called right after the watcher was entered.
     """
     session = inside(watch)
-    if session is None or not step:
-        return
-    attachment = session.attachment
-    attachment.steps.count, attachment.steps.epoch = step, epoch
-    attachment._arm(step + 1)
+    if session is not None and step:
+        session.attachment.go_on_from(step, epoch)
 
 
 def config_of(options: Mapping[str, Any], **declared: Any) -> WatchConfig:

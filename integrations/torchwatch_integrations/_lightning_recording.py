@@ -101,7 +101,7 @@ class FitRecording:
         session = inside(self._watch)
         if session is not None and session.attachment.steps.now_in <= global_step:
             session.attachment.steps.close()
-            session.attachment._step_without_optimizer()
+            session.attachment.step_without_optimizer()
 
     def validation_starts(self, metrics: Mapping[str, Any]) -> None:
         """An evaluation begins; ``metrics`` are those of before."""

@@ -223,7 +223,7 @@ class _MetricsOnly:
                 attachment.steps.count = max(attachment.steps.count, (step or 0) - 1)
             self.watch.log(**trained)
             if begins:
-                attachment._step_without_optimizer()
+                attachment.step_without_optimizer()
             self._step = step
         if evaluated:
             self.watch.log(**evaluated)

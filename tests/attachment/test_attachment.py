@@ -227,3 +227,35 @@ def test_a_layer_that_goes_in_mid_run_leaves_no_column_under_the_wrong_layout(tm
             if step.grad_norms is not None and width == len(truth[step.step]):
                 assert step.grad_norms.tolist() == pytest.approx(truth[step.step], rel=1e-3)
     assert width == 4
+
+
+def test_a_resumed_training_goes_on_counting_and_samples_by_its_own_numbers(tmp_path) -> None:
+    model = nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+
+    def body(watch) -> None:
+        watch._session.attachment.go_on_from(103, 2)
+        for _ in range(8):
+            loss = model(torch.randn(6, 4)).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            watch.log(loss=loss)
+
+    steps = steps_of(record(model, body, tmp_path / "run.jsonl", config=CONFIG))
+    assert [s.step for s in steps] == list(range(104, 112))
+    assert {s.epoch for s in steps} == {2}
+    assert [s.step for s in steps if s.activations is not None] == [105, 110]
+
+
+def test_a_step_that_no_optimizer_makes_has_what_is_logged(tmp_path) -> None:
+    model = nn.Linear(4, 1)
+
+    def body(watch) -> None:
+        for number in range(4):
+            watch._session.attachment.steps.close()
+            watch.log(loss=float(number))
+            watch._session.attachment.step_without_optimizer()
+
+    steps = steps_of(record(model, body, tmp_path / "run.jsonl", config=CONFIG))
+    assert [(s.step, s.loss) for s in steps] == [(1, 0.0), (2, 1.0), (3, 2.0), (4, 3.0)]

@@ -213,3 +213,34 @@ def test_logged_tensors_are_copies(tmp_path) -> None:
         value.fill_(99)
 
     assert steps_of(record(setup.model, body, tmp_path / "r.jsonl"))[0].loss == 1.0
+
+
+class OfAllItems(nn.Module):
+    """Gives its loss as Hugging Face models do: divided by the items of the whole step where it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(2, 1)
+
+    def forward(self, x: torch.Tensor, num_items_in_batch: int | None = None) -> dict[str, torch.Tensor]:
+        errors = self.inner(x).square()
+        return {"loss": errors.mean() if num_items_in_batch is None else errors.sum() / num_items_in_batch}
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_losses_that_were_divided_by_all_items_of_the_step_add_up(tmp_path, told: bool) -> None:
+    model, x = OfAllItems(), torch.randn(12, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    expected = model(x)["loss"].item()
+
+    def body(watch) -> None:
+        for _ in range(3):
+            for part in x.split(4):
+                loss = model(part, num_items_in_batch=12 if told else None)["loss"]
+                (loss if told else loss / 3).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    steps = steps_of(record(model, body, tmp_path / "run.jsonl"))
+    assert [s.loss for s in steps] == pytest.approx([expected] * 3, rel=1e-6)
+    assert {s.loss_source for s in steps} == {"output"}

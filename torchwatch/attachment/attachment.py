@@ -23,6 +23,7 @@ from torchwatch.attachment.company import Company
 from torchwatch.attachment.coverage import coverage
 from torchwatch.attachment.crew import MOMENTS, Crew, overriding
 from torchwatch.attachment.hooks import (
+    Arguments,
     after_hook,
     before_hook,
     forward_hook,
@@ -45,10 +46,13 @@ from torchwatch.patient import Patient
 from torchwatch.probe import Block, Frame, Later
 from torchwatch.probes import _torch
 from torchwatch.probes.activations import Seen, batch_size, tensors
+from torchwatch.probes.loss import SHARE
 from torchwatch.records import Layout, Note
 from torchwatch.schedule import Plan, Schedule, unmeasured
 
 _SIGNATURE = 8
+_SHARED = "num_items_in_batch"
+"""By this keyword Hugging Face's Trainer tells a model what to divide its loss by: all items of the step."""
 _COMPILED = "torch.compile is in use: activations and stale gradients are not measured, all else is"
 
 
@@ -288,7 +292,9 @@ class Attachment:
             self.steps.pending.batches.append(size)
         loss = output.get("loss") if hasattr(output, "get") else getattr(output, "loss", None)
         if isinstance(loss, torch.Tensor) and loss.numel() == 1 and loss.grad_fn is not None:
-            loss.register_hook(loss_hook(weakref.ref(self), "output", _torch.copied(loss)))
+            shared = isinstance(args, Arguments) and args.given(_SHARED)
+            source = SHARE if shared else "output"
+            loss.register_hook(loss_hook(weakref.ref(self), source, _torch.copied(loss)))
 
     def _maybe_loss_module(self, module: torch.nn.Module, output: Any) -> None:
         """The scalar, differentiable output of a module that is not watched is a loss."""
@@ -521,12 +527,24 @@ class Attachment:
         elif self._own_seen and self._scaler is None:
             return  # a micro-batch of an accumulation: its values wait for the optimizer step
         else:
-            frame = self._step_without_optimizer()
+            frame = self.step_without_optimizer()
         self.steps.close()
         self._arm(self.steps.count + 1)
 
-    def _step_without_optimizer(self) -> Frame:
-        """A loop that updates by hand, or a step that the GradScaler skipped (it may skip the first ones)."""
+    def go_on_from(self, step: int, epoch: int) -> None:
+        """The training was resumed: the next step is ``step + 1``, in ``epoch`` (from 0).
+
+        Only between entering and the first step that is seen.
+        """
+        self.steps.count, self.steps.epoch = step, epoch
+        self._arm(step + 1)
+
+    def step_without_optimizer(self) -> Frame:
+        """A step that no optimizer makes ends here; the caller has closed the one before.
+
+        A loop that updates by hand, a step that the GradScaler skipped (it may skip the first ones), or one
+        that a trainer counts without making it. Its record stays open for what is logged, as any other.
+        """
         frame = self.steps.open()
         if self._own_seen or self._scaler is not None:
             frame.fields["skipped"] = True

@@ -68,6 +68,12 @@ class Arguments(tuple[Any, ...]):  # noqa: SLOT001 - a tuple's subclass cannot h
         self.keywords = tuple(kwargs)
         return self
 
+    def given(self, name: str) -> bool:
+        """Whether a keyword was given and is not None."""
+        if name not in self.keywords:
+            return False
+        return self[len(self) - len(self.keywords) + self.keywords.index(name)] is not None
+
 
 def forward_hook(reference: Reference) -> Callable[..., None]:
     """For the forward pass of every module of the process."""

@@ -15,6 +15,8 @@ from torchwatch.probes import _torch
 
 Logged = tuple[str, str, "torch.Tensor | float"]
 SOURCES = ("log", "output", "module")
+SHARE = "share"
+"""Source of an output's loss that is only this pass's share of the step's."""
 
 
 class LossProbe(Probe):
@@ -23,6 +25,9 @@ class LossProbe(Probe):
     ``loss_source`` says where it came from: ``log`` (the host), ``output`` (the model's output has a
     ``loss``), ``module`` (the scalar output of one loss module). Two different loss modules in one step are
     not added up: their weights are the host's business, so the loss then counts as not seen.
+
+    Outputs' losses that were divided by all items of the step (:data:`SHARE`) are added up. Where those of
+    all ranks were counted, the sum is this rank's share.
     """
 
     name: ClassVar[str] = "loss"
@@ -43,6 +48,8 @@ class LossProbe(Probe):
             seen.setdefault(name, {}).setdefault(source, []).append(value)
         fields: dict[str, Any] = {}
         losses = seen.pop("loss", {})
+        if SHARE in losses:
+            losses["output"] = [sum(losses.pop(SHARE))]
         modules = [s for s in losses if s not in SOURCES]
         if len(modules) == 1:
             losses["module"] = losses.pop(modules[0])
