@@ -70,7 +70,9 @@ def _of_bad(splits: Sequence[SplitAbout], bad: Sequence[BadValue]) -> Iterator[R
                 continue
             mine = [b for b in bad if b.split == split.name and (b.where == "targets") == (what == "targets")]
             first = f", first in {_where(mine[0])}" if mine else ""
-            text = f"{count:,} values in the {what} of the {_named(split.name)} are NaN or infinite{first}."
+            text = (
+                f"NaN or infinite: {count:,} of the values in the {what} of the {_named(split.name)}{first}."
+            )
             yield Remark(
                 "critical", text, "Repair or leave out these samples: one is enough to ruin all weights."
             )

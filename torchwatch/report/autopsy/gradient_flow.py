@@ -93,6 +93,8 @@ def _draw(result: GradientFlow, theme: style.Theme) -> Figure | None:
     ):
         style.scale(axes, values[np.isfinite(values)], axis="x", wide=8.0)
         axes.set_xlabel(title)
+        if not (values > 0).any():
+            axes.set_xlim(-0.03, 1.0)  # nothing but zeros: no scale of its own
     left.set_title("Gradient")
     right.set_title("Gradient against weights")
     right.tick_params(axis="y", length=0)
