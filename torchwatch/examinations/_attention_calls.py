@@ -16,6 +16,7 @@ none of these functions, is off. Kernels of other packages (FlashAttention, ``fl
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -224,7 +225,8 @@ def watching(
     with ExitStack() as stack:
         stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
         torch.backends.mha.set_fastpath_enabled(False)
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        if "torch._dynamo" in sys.modules:  # else nothing is compiled, and loading it takes seconds
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         watch = Watch(model, samples, listen, silence)
         for name, module in model.named_modules():
             if isinstance(module, torch.jit.ScriptModule):

@@ -26,7 +26,7 @@ TOP = 3
 """Largest weights that are kept of each sample."""
 _MOST_MAP = 1 << 24
 """No mean map of more places than these (64 MB)."""
-_CROSS = re.compile(r"cross|enc_?dec|encoder_attn|src_attn|multihead_attn$|2|_to_")
+_CROSS = re.compile(r"cross|enc_?dec|encoder_attn|src_attn|[a-z]2[a-z]|_to_")
 
 FOCUSED = (0.7, 0.4, 0.8)
 """Largest weight above, entropy below, sparsity above."""
@@ -62,7 +62,9 @@ def is_cross(call: Call) -> bool:
     """Whether keys come from another sequence: seen, told from sizes, or by the module's name."""
     if call.cross is not None:
         return call.cross
-    return call.weights.shape[-1] != call.weights.shape[-2] or bool(_CROSS.search(call.name.lower()))
+    return call.weights.shape[-1] != call.weights.shape[-2] or bool(
+        _CROSS.search(".".join(call.name.lower().split(".")[-2:]))
+    )
 
 
 def numbers(call: Call) -> Numbers:

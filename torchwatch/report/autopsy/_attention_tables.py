@@ -39,7 +39,8 @@ def _layers(result: Attention) -> Table:
     ]  # fmt: skip
     rows = [
         [
-            layer.name, layer.stream or layer.kind, str(len(layer.entropy)), f"{layer.queries:,} × {layer.keys:,}",
+            layer.name, layer.stream or layer.kind, str(len(layer.entropy)),
+            f"{layer.queries:,} × {layer.keys:,}",
             _mean(layer.entropy), _mean(layer.most), _share(layer.sparsity), _mean(layer.std),
             str(layer.patterns.count("focused")), str(layer.patterns.count("diffuse")), layer.pattern,
             layer.source.replace("_", " "),

@@ -28,10 +28,10 @@ def blocks(result: Attention) -> list[Block]:
     heads = sum(len(layer.entropy) for layer in result.layers)
     intro = (
         f"{len(result.layers)} attentions with {heads} heads, seen on {result.samples.index.size:,} samples. "
-        "Entropy is divided by the logarithm of the number of keys that a query may attend to: 1 is uniform, 0 "
-        "one key. Sparsity is the share of those keys with less than a hundredth of a uniform weight. Heads are "
-        "called focused (largest weight above 0.7, entropy below 0.4, sparsity above 80 %) or diffuse (below "
-        "0.4, above 0.8, below 30 %), else mixed."
+        "Entropy is divided by the logarithm of the number of keys that a query may attend to: 1 is "
+        "uniform, 0 is one key. Sparsity is the share of those keys with less than 1/100 of a uniform "
+        "weight. Heads are called focused (largest weight above 0.7, entropy below 0.4, sparsity above 80 %) "
+        "or diffuse (below 0.4, above 0.8, below 30 %), else mixed."
     )
     shown: list[Block] = [Text(intro), Plot("attention_heads"), *tables(result)]
     return [*shown, Plot("attention_contributions"), Plot("attention_maps"), Plot("attention_alignment")]
