@@ -249,7 +249,8 @@ def _gains(feed: ShortcutFeed, whole: InputFeed, others: dict[str, Tensor], coun
     """Whether the rest of the model is clearly faster than all of it, on a few samples."""
     taken: dict[int, float] = {}
     clock = clock_for(feed.home.device)
-    for _, (i, one) in itertools.product(range(4), enumerate((feed, whole))):
+    feeds: tuple[ShortcutFeed | InputFeed, ...] = (feed, whole)
+    for _, (i, one) in itertools.product(range(4), enumerate(feeds)):
         rows = one.home[:count].clone()
         started = clock()
         one.forward(rows, others)
