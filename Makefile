@@ -17,7 +17,7 @@ demo: $(STAMP)
 	$(BIN)/torchwatch demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu" --durations=15
 
 lint: $(STAMP)
 	$(BIN)/ruff check torchwatch integrations tests benchmarks docs
