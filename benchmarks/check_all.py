@@ -30,6 +30,9 @@ PARTS: dict[str, list[str]] = {
     "replay: diagnosis of 1,000,000 steps": ["benchmarks/replay/replay.py"],
     "steady: 200,000 steps": ["benchmarks/steady/steady.py"],
     "file size": ["benchmarks/filesize/filesize.py"],
+    "autopsy: the worked example": ["-m", "benchmarks.autopsy.whole"],
+    "autopsy: ablation": ["-m", "benchmarks.autopsy.ablation", "--rounds", "3"],
+    "autopsy: attributions": ["-m", "benchmarks.autopsy.attributions"],
     "overhead, quick": ["benchmarks/overhead/overhead.py", "--quick"],
 }
 
