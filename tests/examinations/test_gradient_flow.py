@@ -157,6 +157,21 @@ def test_nonfinite_gradients_are_critical() -> None:
     assert any("NaN or infinite" in r.text and r.severity == "critical" for r in found.remarks)
 
 
+@pytest.mark.parametrize(("dtype", "scale"), [(torch.float64, 1e140), (torch.bfloat16, 1.0)])
+def test_wide_and_narrow_types(dtype: torch.dtype, scale: float) -> None:
+    x, y = data()
+    found = examined(mlp().to(dtype), (x.to(dtype), y.to(dtype) * scale))
+    plain = examined(mlp(), (x, y))
+    assert np.isfinite(found.gradient_norm).all()
+    np.testing.assert_allclose(found.weight_norm, plain.weight_norm, rtol=0.01)
+
+
+def test_a_loss_that_is_infinite_is_told_without_a_warning_of_numpy() -> None:
+    x, y = data()
+    y[3] = torch.inf
+    assert "nonfinite" in examined(mlp(), (x, y)).states
+
+
 def test_a_fitted_model_has_nothing_left_to_learn() -> None:
     model = nn.Linear(8, 1)
     with torch.no_grad():

@@ -51,17 +51,17 @@ class _Layer:
 
     def take(self, gradients: dict[int, Tensor | None]) -> None:
         """Take in the gradients of one batch."""
-        square = 0.0
+        norm = 0.0
         for parameter in self.wanting:
             gradient = gradients.get(id(parameter))
             if gradient is None:
                 continue
             self.reached = True
             whole = gradient.to_dense() if gradient.is_sparse else gradient
-            square += float(torch.linalg.vector_norm(whole, dtype=torch.float32)) ** 2
+            norm = math.hypot(norm, float(torch.linalg.vector_norm(_wide(whole))))
             known = self.sums.get(id(parameter))
-            self.sums[id(parameter)] = whole.float() if known is None else known + whole
-        self.norms.append(math.sqrt(square))
+            self.sums[id(parameter)] = _wide(whole) if known is None else known + whole
+        self.norms.append(norm)
 
     @property
     def agreement(self) -> float:
@@ -69,8 +69,8 @@ class _Layer:
         mean = float(np.mean(self.norms)) if self.norms else 0.0
         if not mean or not math.isfinite(mean):
             return math.nan
-        square = sum(float(torch.linalg.vector_norm(t)) ** 2 for t in self.sums.values())
-        return math.sqrt(square) / len(self.norms) / mean
+        norm = math.hypot(*(float(torch.linalg.vector_norm(t)) for t in self.sums.values()))
+        return norm / len(self.norms) / mean
 
 
 def examine(case: Case) -> GradientFlow:
@@ -185,8 +185,13 @@ def _result(
     return dataclasses.replace(found, remarks=tuple(_remarks(found, depends=depends)))
 
 
+def _wide(tensor: Tensor) -> Tensor:
+    """At least single precision: squares of halves overflow at 256."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
 def _norm(parameters: list[nn.Parameter]) -> float:
-    return math.sqrt(sum(float(torch.linalg.vector_norm(p.detach().float())) ** 2 for p in parameters))
+    return math.hypot(*(float(torch.linalg.vector_norm(_wide(p.detach()))) for p in parameters))
 
 
 def _states(
