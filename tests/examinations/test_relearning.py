@@ -45,6 +45,19 @@ def test_the_patient_survives(patient, monkeypatch):
     assert result.attempts[0].gain == 0
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_targets_that_are_no_numbers_are_left_out(value, monkeypatch):
+    monkeypatch.setattr("torchwatch.examinations._training._MOST_STEPS", 50)
+    y = Y.clone()
+    y[[5, 310, 320]] = value
+    result = relearned(network(), (X[300:], y[300:]), (X[:300], y[:300]))
+    assert (result.trained_on, result.tested_on) == (299, 98)
+    assert all(math.isfinite(a.error) for a in result.attempts)
+    outcome = autopsy(network(), (X, Y * math.nan), examine=["relearning"]).outcomes[0]
+    assert outcome.status == "skipped"
+    assert "too few" in outcome.reason
+
+
 def test_training_that_ended_too_early_goes_on():
     result = relearned(trained(network(), 20))
     assert result["continued"].better

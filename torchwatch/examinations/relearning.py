@@ -92,12 +92,24 @@ def _data(case: Case) -> Data:
         assert case.samples.targets is not None
         targets, test_targets, own = case.samples.targets[chosen], case.samples.targets[rest], True
     assert test_targets is not None
+    inputs, targets = _numbers_only(inputs, targets)
+    test_inputs, test_targets = _numbers_only(test_inputs, test_targets)
     count = targets.shape[0]
     if count < 2 * _FOLDS or test_targets.shape[0] < _FOLDS:
         raise NotApplicable(f"{count} training samples are too few to learn from: pass train_data")
     order = torch.from_numpy(case.rng("relearning stop").permutation(count))
     cut = max(1, int(_STOP_SHARE * count))
     return Data(case, inputs, targets, order[cut:], order[:cut], test_inputs, test_targets, own)
+
+
+def _numbers_only(inputs: dict[str, Tensor], targets: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """The samples whose targets are numbers: one NaN or infinity among them ends all learning."""
+    if not targets.is_floating_point():
+        return inputs, targets
+    kept = torch.isfinite(targets).reshape(targets.shape[0], -1).all(1)
+    if bool(kept.all()):
+        return inputs, targets
+    return {k: v[kept] for k, v in inputs.items()}, targets[kept]
 
 
 def _naive(data: Data, test: Tensor) -> Tensor:
