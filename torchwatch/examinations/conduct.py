@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from torchwatch.errors import TorchwatchError, UsageError
@@ -116,7 +117,8 @@ def _examined(examination: Examination, case: Case, listen: Listen, clock: Calla
     case.progress(0, 1)
     try:
         case.check_time()
-        with untouched(case.model), warnings.catch_warnings():
+        # what overflows or is no number is told in the result, not in numpy's warnings on the terminal
+        with untouched(case.model), warnings.catch_warnings(), np.errstate(over="ignore", invalid="ignore"):
             warnings.filterwarnings("ignore", module="captum")  # what matters of them is said in our words
             result = examination.examine(case)
     except (NotApplicable, OutOfTime) as reason:
