@@ -23,7 +23,8 @@ class Net(nn.Module):
         self.head = nn.Linear(32, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.activation(self.hidden(x)))
+        logits: torch.Tensor = self.head(self.activation(self.hidden(x)))
+        return logits
 
 
 def points(count: int, seed: int) -> torch.utils.data.TensorDataset:
@@ -50,17 +51,20 @@ def module(framework: Any, *, lr: float = 0.01, manual: bool = False, nameless: 
         nameless: ``forward`` is not defined.
     """
 
+    import torchmetrics
+
     class Classifier(framework.LightningModule):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.save_hyperparameters({"width": 32})
             self.automatic_optimization = not manual
             self.net = Net()
+            self.seen = torchmetrics.MeanMetric()
             self.losses: list[float] = []
 
         def training_step(self, batch: Any, index: int) -> torch.Tensor:
             x, y = batch
-            loss = F.cross_entropy(self.net(x), y)
+            loss = F.cross_entropy((self.net if nameless else self)(x), y)
             if manual:
                 optimizer = self.optimizers()
                 optimizer.zero_grad()
@@ -74,6 +78,8 @@ def module(framework: Any, *, lr: float = 0.01, manual: bool = False, nameless: 
             x, y = batch
             logits = self.net(x)
             self.log("val/loss", F.cross_entropy(logits, y))
+            self.seen.update(x.mean())
+            self.log("mean", self.seen)
             self.log("accuracy", (logits.argmax(1) == y).float().mean())
 
         def configure_optimizers(self) -> torch.optim.Optimizer:

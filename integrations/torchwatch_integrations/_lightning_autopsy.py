@@ -169,8 +169,8 @@ def _patient(module: Any) -> tuple[torch.nn.Module, str]:
     parts = [(name, p) for name, p in module.named_children() if next(p.parameters(), None) is not None]
     if len(parts) != 1:
         raise UsageError(
-            f"{type(module).__name__} has no forward(), so that nothing tells how its {len(parts)} parts make "
-            "an output: define it"
+            f"{type(module).__name__} has no forward(), so that nothing tells how its {len(parts)} parts "
+            "make an output: define it"
         )
     name, part = parts[0]
     return part, f"{name}."

@@ -141,8 +141,13 @@ class FitRecording:
         """A note in the run file."""
         say(self._watch, topic, message)
 
-    def end(self, error: BaseException | None) -> None:
-        """The training is over."""
+    def end(self, error: BaseException | None, global_step: int) -> None:
+        """The training is over; a step that an exception left before the optimizer made it is none."""
+        session = inside(self._watch)
+        if error is not None and self._alone and session is not None:
+            steps = session.attachment.steps
+            if steps.frame is not None and steps.frame.number > global_step:
+                steps.frame = None
         trace = None if error is None else error.__traceback__
         self._watch.__exit__(None if error is None else type(error), error, trace)
 

@@ -319,7 +319,7 @@ class WatcherCallback(*callback_bases()):  # type: ignore[misc] # whichever of t
         recording, self._recording = self._recording, None
         if recording is None:
             return
-        Guest(type(self).__name__).call(recording.end, error)
+        Guest(type(self).__name__).call(recording.end, error, trainer.global_step)
         loggers, self._loggers = self._loggers, None
         if loggers is not None:
             self._loggers_guest.call(loggers.hand_on, trainer.loggers)

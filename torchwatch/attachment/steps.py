@@ -81,6 +81,7 @@ class StepBuilder:
         self._sequence = _torch.sequence_number()
         self._fetched = False
         self._watch_s = 0.0
+        self._samples_told = False
         self.spent_s = 0.0
 
     def now(self) -> float:
@@ -121,6 +122,7 @@ class StepBuilder:
         if self.frame is None:
             number = self.count + 1
             self.frame = Frame(self._planned(number), epoch=self.epoch)
+            self._samples_told = False
             self.frame.started_s = self._last_end
             self.frame.ended_s = self.now()
         return self.frame
@@ -134,6 +136,9 @@ class StepBuilder:
         if pending.wait_s is not None:
             frame.wait_s = (frame.wait_s or 0.0) + pending.wait_s
         samples = pending.samples_of(closure=closure)
+        if pending.samples is None and self._samples_told:
+            samples = 0  # these passes are over a batch whose size is in the frame, as it was told
+        self._samples_told = self._samples_told or pending.samples is not None
         if samples:
             frame.fields["samples"] = samples + frame.fields.get("samples", 0)
 
@@ -161,10 +166,34 @@ class StepBuilder:
         if pending.wait_s is not None or pending.samples is not None:
             self.lane.fetched(pending.wait_s or 0.0, pending.samples)
 
-    def _close_lane(self) -> None:
+    def reopen(self, *, gradients: bool) -> Frame | None:
+        """The lane ends, and its newest step is an open record: more of it is to be measured.
+
+        ``gradients``: whether the gradients that it used are still there. None where the lane has no step.
+        """
+        newest = self._close_lane(keep=True)
+        if newest is None:
+            return None
+        self.count, self.in_epoch = newest.first - 1, self.in_epoch - 1
+        plan = Plan(newest.first, gradients=gradients, sampled=False, rare=False, sentinel=True)
+        frame = self.frame = Frame(plan, epoch=newest.epoch)
+        frame.started_s, frame.ended_s = newest.started_s, newest.ends[0]
+        for _, wait_s, samples in newest.fetched:
+            frame.wait_s = frame.wait_s if wait_s is None else wait_s
+            if samples is not None:
+                frame.fields["samples"] = samples
+        rates = newest.rates[-1][1]
+        frame.put("learning_rate", [(frame.defer(r),) if isinstance(r, torch.Tensor) else r for r in rates])
+        with self._guard("loss"):
+            self._loss.take(frame, [(name, "log", value) for _, name, value in newest.logged])
+        self._logged_now = True
+        return frame
+
+    def _close_lane(self, *, keep: bool = False) -> Block | None:
+        """The lane ends; with ``keep`` its newest step is given back, not handed over."""
         lane = self.lane
         if not lane.busy:
-            return
+            return None
         self.count, self._last_end = lane.last, lane.end_s
         self.in_epoch += lane.last + 1 - self._entered
         self._sequence = _torch.sequence_number()
@@ -176,8 +205,12 @@ class StepBuilder:
         if samples is not None:
             self.pending.samples = (self.pending.samples or 0) + samples
         self.pending.logged += [(name, "log", value) for name, value in ahead]
-        if block is not None:
+        newest = block.split() if keep and block is not None else None
+        if block is not None and block.ends:
             self.hand_over(block)
+        elif block is not None:
+            self._watch_s += block.watch_s
+        return newest
 
     def hand_over(self, block: Block) -> None:
         """A block of plain steps is complete."""
