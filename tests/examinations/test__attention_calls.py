@@ -297,6 +297,19 @@ def test_probabilities_of_classes_at_each_place_are_no_attention():
     assert not seen(nn.Softmax(1), torch.randn(6, 5, 5))[0]
 
 
+def test_what_is_multiplied_with_values_is_attention_whatever_its_shape_and_name():
+    class Mixes(nn.Module):
+        def forward(self, x):
+            weights = nn.functional.dropout((x @ x[:, :3].transpose(-2, -1)).softmax(-1), 0.5, self.training)
+            return weights @ x[:, :3]
+
+    x = torch.randn(2, 5, 4)
+    calls, output = seen(Mixes().eval(), x)
+    close(calls["Mixes"].weights[:, 0], (x @ x[:, :3].transpose(-2, -1)).softmax(-1))
+    assert (output != 0).all()
+    assert (seen(Mixes().eval(), x, silence=("Mixes", 0))[1] == 0).all()
+
+
 def test_masked_scores_are_not_valid_whatever_is_added():
     class Masked(nn.Module):
         def __init__(self, value):

@@ -39,7 +39,8 @@ from torchwatch.examinations._attention_shapes import (
 from torchwatch.probes._attention import arguments
 from torchwatch.probes.attention import attends
 
-_SOFTMAX = (functional.softmax, torch.softmax, Tensor.softmax)
+_SOFTMAX = frozenset({functional.softmax, torch.softmax, Tensor.softmax})
+_PRODUCTS = frozenset({torch.matmul, torch.bmm, Tensor.matmul, Tensor.bmm, Tensor.__matmul__})
 _FORWARD = inspect.signature(functional.multi_head_attention_forward)
 
 OBSERVED = "nn.MultiheadAttention, scaled_dot_product_attention, a softmax over scores, returned weights"
@@ -75,11 +76,12 @@ Silenced = tuple[str, int]
 
 @dataclass(slots=True)
 class _Frame:
-    """A module in progress."""
+    """A module in progress; ``pending``: a softmax that may be attention, and its scores."""
 
     module: nn.Module
     name: str
     attended: bool = False
+    pending: tuple[Tensor, Tensor] | None = None
 
 
 class Watch(TorchFunctionMode):
@@ -124,17 +126,21 @@ class Watch(TorchFunctionMode):
             return self._fused(func(*args, **kwargs), arguments(args, kwargs))
         if func in _SOFTMAX:
             return self._softmax(func(*args, **kwargs), args, kwargs)
+        if func in _PRODUCTS:
+            return self._product(func, args, kwargs)
         return func(*args, **kwargs)
 
     def _multihead(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         given = _FORWARD.bind(*args, **kwargs)
         given.apply_defaults()
+        name = self._next_name(self._frames[-1])
+        if self._silence is not None and self._silence[0] != name:
+            return func(*args, **kwargs)
         asked, averaged = given.arguments["need_weights"], given.arguments["average_attn_weights"]
         given.arguments.update(need_weights=True, average_attn_weights=False)
         if given.arguments["is_causal"] and given.arguments["attn_mask"] is not None:
             given.arguments["is_causal"] = False  # the mask says the same
-        name = self._next_name(self._frames[-1])
-        if self._silence is not None and self._silence[0] == name:
+        if self._silence is not None:
             weight = given.arguments["out_proj_weight"].detach().clone()
             width = weight.shape[1] // given.arguments["num_heads"]
             weight[:, self._silence[1] * width : (self._silence[1] + 1) * width] = 0
@@ -159,6 +165,8 @@ class Watch(TorchFunctionMode):
             self.unread += 1
             return result
         name = self._next_name(self._frames[-1])
+        if self._silence is not None and self._silence[0] != name:
+            return result
         weights, valid = recomputed(
             query.detach(),
             key.detach(),
@@ -172,28 +180,41 @@ class Watch(TorchFunctionMode):
             return result
         kept = None if valid is None else of_samples(valid.expand_as(weights), self._samples)
         self._listen(Call(name, "recomputed", seen, kept))
-        return without_head(result, *self._head(name, seen))
+        return without_head(result, *self._head(seen))
 
     def _softmax(self, result: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         axis = kwargs.get("dim", args[1] if len(args) > 1 else None)
         if axis not in (-1, result.dim() - 1) or result.dim() < 3 or not result.numel() or result.is_nested:
             return result
+        scores = kwargs.get("input", args[0] if args else result)
         if result.dim() == 3 and result.shape[-1] != result.shape[-2] and not self._attentive():
-            return result  # probabilities of classes at each place
-        weights = result.detach()
-        seen = of_samples(weights, self._samples)
+            # probabilities of classes at each place, unless they are multiplied with values
+            self._frames[-1].pending = (result, scores)
+            return result
+        return self._weighed(result, scores)
+
+    def _product(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        pending = self._frames[-1].pending
+        if pending is not None and args and args[0] is pending[0]:
+            self._frames[-1].pending = None
+            args = (self._weighed(*pending), *args[1:])
+        return func(*args, **kwargs)
+
+    def _weighed(self, result: Tensor, scores: Tensor) -> Tensor:
+        """Weights that were computed by hand, as the pass shall go on with them."""
+        seen = of_samples(result.detach(), self._samples)
         if seen is None:
             return result
-        scores = kwargs.get("input", args[0] if args else weights).detach()
-        valid = of_samples(valid_of_scores(scores), self._samples)
         name = self._next_name(self._frames[-1])
+        if self._silence is not None and self._silence[0] != name:
+            return result
+        valid = of_samples(valid_of_scores(scores.detach()), self._samples)
         self._listen(Call(name, "softmax", seen, None if valid is None or bool(valid.all()) else valid))
-        return without_head(result, *self._head(name, seen))
+        return without_head(result, *self._head(seen))
 
-    def _head(self, name: str, seen: Tensor) -> tuple[int | None, int]:
+    def _head(self, seen: Tensor) -> tuple[int | None, int]:
         """The head to silence in this call, and how many it has."""
-        wanted = self._silence is not None and self._silence[0] == name
-        return (self._silence[1] if wanted and self._silence is not None else None), seen.shape[1]
+        return (None if self._silence is None else self._silence[1]), seen.shape[1]
 
     def _returned(self, frame: _Frame, parts: Sequence[Any]) -> bool:
         for part in reversed(parts):
@@ -220,7 +241,8 @@ def watching(
         model: in evaluation mode; it gets hooks for the time of the body.
         samples: in the pass.
         listen: called during the pass, in order; the weights are its own.
-        silence: set the output of one head of one call to zero (not for ``returned`` weights).
+        silence: set the output of one head of one call to zero (not for ``returned`` weights), and tell that
+            call alone.
     """
     with ExitStack() as stack:
         stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())

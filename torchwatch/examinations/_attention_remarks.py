@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from torchwatch.examinations._attention_numbers import nanmean
 from torchwatch.results import Remark
-from torchwatch.results.attention import Attention
+from torchwatch.results.attention import Attention, AttentionLayer
 from torchwatch.text import number, percent
 
 CAVEAT = (
@@ -81,17 +82,20 @@ def _patterns(result: Attention) -> list[Remark]:
     )
     said = [Remark("info", text)]
     # in a short row every key has a large part
-    sinks = [
-        layer for layer in result.layers if layer.keys >= 8 and float(np.nanmean([*layer.first, 0])) > _SINK
-    ]
+    sinks = [layer for layer in result.layers if layer.keys >= 8 and _first(layer) > _SINK]
     if sinks:
         text = (
             f"In {len(sinks)} of {len(result.layers)} attentions, such as `{sinks[0].name}`, the first key "
-            f"gets {percent(float(np.nanmean(sinks[0].first)))} of the weight: a place to look at when "
+            f"gets {percent(_first(sinks[0]))} of the weight: a place to look at when "
             "there is nothing to look for (an attention sink), which is common."
         )
         said.append(Remark("info", text))
     return said
+
+
+def _first(layer: AttentionLayer) -> float:
+    """Weight of the first key, mean over heads; 0 where nothing is known."""
+    return float(np.nan_to_num(nanmean(layer.first, 0)))
 
 
 def _heads(result: Attention) -> list[Remark]:
