@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from torchwatch.errors import ModelError, UsageError
 from torchwatch.examinations import tasks
+from torchwatch.examinations._next_token import predicts_next_token
 from torchwatch.examinations.axes import integer, name_axes
 from torchwatch.examinations.chunks import in_chunks
 from torchwatch.examinations.samples import Samples, take
@@ -121,7 +122,7 @@ class Case:
             first = self.raw(few).detach().cpu()
         targets = self.samples.targets
         shaped = first if targets is None else _as_many(first, targets.shape[0])
-        self.task = self._known_logits(tasks.infer(shaped, targets, inputs.task))
+        self.task = self._next_token(self._known_logits(tasks.infer(shaped, targets, inputs.task)))
         self._last_axis = tasks.canonical(first, None, self.task).shape[-1]
         self.targets = None if targets is None else tasks.canonical_targets(targets, self.task)
         self.groups = self._groups()
@@ -260,6 +261,19 @@ class Case:
         if isinstance(self.inputs.loss, nn.BCEWithLogitsLoss):
             return replace(task, probabilities=False)
         return task
+
+    def _next_token(self, task: tasks.Task) -> tasks.Task:
+        """Tokens as their own targets are compared one place on where the model sees no later token."""
+        inputs, targets = self.samples.inputs, self.samples.targets
+        if task.name != "token" or targets is None:
+            return task
+        if not predicts_next_token(self.raw, inputs, self.main, targets):
+            return task
+        text = (
+            "The targets are the input's own tokens and the model sees no later ones: each output was "
+            "compared with the next token, as the loss of causal language models does."
+        )
+        return replace(task, next_token=True, remarks=(*task.remarks, Remark("info", text)))
 
     def _groups(self) -> list[Any] | None:
         given, metadata = self.inputs.groups, self.samples.metadata

@@ -30,6 +30,7 @@ class Task:
         source: ``given``, or how it was inferred.
         probabilities: outputs are probabilities already, not logits.
         class_axis: axis of the classes in the model's own output.
+        next_token: targets are the tokens themselves, and each output is compared with the next one.
         remarks: what was noticed about the shapes.
     """
 
@@ -37,6 +38,7 @@ class Task:
     source: str
     probabilities: bool = False
     class_axis: int = -1
+    next_token: bool = False
     remarks: tuple[Remark, ...] = ()
 
     @property
@@ -65,7 +67,7 @@ def infer(output: Tensor, targets: Tensor | None, given: str = "auto") -> Task:
         source,
         _are_probabilities(output, name, class_axis),
         class_axis,
-        _remarks(output, targets, name),
+        remarks=_remarks(output, targets, name),
     )
 
 
@@ -165,6 +167,8 @@ def canonical(output: Tensor, targets: Tensor | None, task: Task) -> Tensor:
 def canonical_targets(targets: Tensor, task: Task) -> Tensor:
     """Targets in the task's shape: (N, K) float, or long (N,) for multiclass and (N, T) for tokens."""
     flat = targets.reshape(targets.shape[0], -1)
+    if task.next_token:
+        return functional.pad(flat.long()[:, 1:], (0, 1), value=IGNORED)
     if task.name in ("regression", "binary", "multilabel"):
         return flat if flat.dtype == torch.float64 else flat.float()
     return flat.long().squeeze(1) if task.name == "multiclass" else flat.long()
