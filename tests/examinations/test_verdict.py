@@ -27,7 +27,7 @@ EVIDENCE = [
 ]
 
 
-@pytest.mark.parametrize("cause", CAUSES[3:], ids=str)
+@pytest.mark.parametrize("cause", [c for c in CAUSES if c.name in ("dead block", "leaked split")], ids=str)
 def test_the_planted_cause_is_named(cause):
     verdict = autopsy(cause.build(0), examine=EVIDENCE).verdict
     assert verdict.first.name == cause.blamed
