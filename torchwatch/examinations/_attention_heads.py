@@ -33,15 +33,17 @@ def contributions(case: Case, tallies: Iterable[Tally]) -> tuple[dict[str, tuple
 
     Args:
         case: model and samples; the first at most 64, fewer for many heads.
-        tallies: the attentions. What was ``returned`` cannot be silenced, and of more heads than 256 only the
-            first are: NaN for the rest.
+        tallies: the attentions. What was ``returned`` cannot be silenced, and of more heads than 256 only so
+            many are, evenly spaced: NaN for the rest.
 
     Returns:
         The changes, and the number of samples; 0 where there is no head to silence.
     """
     found = {t.name: (np.full(t.shape[0], np.nan), np.full(t.shape[0], np.nan)) for t in tallies}
     heads = [(t.name, h) for t in tallies if t.source != "returned" for h in range(t.shape[0])]
-    heads = heads[: _PASSES // _LEAST_SAMPLES]
+    most = _PASSES // _LEAST_SAMPLES
+    if len(heads) > most:
+        heads = [heads[i * len(heads) // most] for i in range(most)]
     if not heads:
         return found, 0
     count = min(len(case.samples), _MOST_SAMPLES, max(_LEAST_SAMPLES, _PASSES // len(heads)))

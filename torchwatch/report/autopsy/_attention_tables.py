@@ -45,18 +45,17 @@ def _layers(result: Attention) -> Table:
             str(layer.patterns.count("focused")), str(layer.patterns.count("diffuse")), layer.pattern,
             layer.source.replace("_", " "),
         ]
-        for layer in _most_focused(result)
+        for layer in most_focused(result)
     ]  # fmt: skip
     return Table(head, rows, numeric=frozenset(range(2, 10)), names=frozenset({0}))
 
 
-def _most_focused(result: Attention) -> list[AttentionLayer]:
-    """All in their order, or the 40 with the lowest entropy."""
+def most_focused(result: Attention) -> list[AttentionLayer]:
+    """All, or the 40 with the lowest entropy, in the order of the pass."""
     if len(result.layers) <= dots.ROWS:
         return list(result.layers)
-    return sorted(result.layers, key=lambda layer: np.nan_to_num(_finite_mean(layer.entropy), nan=np.inf))[
-        : dots.ROWS
-    ]
+    entropy = np.nan_to_num([_finite_mean(layer.entropy) for layer in result.layers], nan=np.inf)
+    return [result.layers[i] for i in np.sort(np.argsort(entropy, kind="stable")[: dots.ROWS])]
 
 
 def _streams(result: Attention) -> Table:

@@ -9,7 +9,7 @@ import numpy as np
 from torchwatch.report import style
 from torchwatch.report.autopsy import Drawing, _maps
 from torchwatch.report.autopsy import _dots as dots
-from torchwatch.report.autopsy._attention_tables import tables
+from torchwatch.report.autopsy._attention_tables import most_focused, tables
 from torchwatch.report.document import Block, Plot, Text
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def blocks(result: Attention) -> list[Block]:
 
 def _draw_heads(result: Attention, theme: Theme) -> Figure | None:
     """Entropy of each head, attentions as rows."""
-    layers = result.layers[:_HEADS]
+    layers = most_focused(result)
     widest = max(len(layer.entropy) for layer in layers)
     values = np.full((len(layers), widest), np.nan)
     for i, layer in enumerate(layers):
@@ -77,7 +77,7 @@ def _whole_ticks(axes: Axes) -> None:
 def _caption_of_heads(result: Attention) -> str:
     words = "Mean over samples and queries: 1 is uniform over the valid keys, 0 is all weight on one key."
     if len(result.layers) > _HEADS:
-        words += f" The first {_HEADS} of {len(result.layers)} attentions are shown."
+        words += f" The {_HEADS} of {len(result.layers)} attentions with the lowest entropy are shown."
     return words
 
 
@@ -100,7 +100,7 @@ def _draw_contributions(result: Attention, theme: Theme) -> Figure | None:
     rows = _ranked(result)[:_HEADS]
     if not rows:
         return None
-    names = [f"{style.label(name, 34)} · {head}" for name, head, _, _ in rows]
+    names = [f"{style.label(name, 34)}, head {head}" for name, head, _, _ in rows]
     drawn = style.figure(dots.height(len(rows)) + 0.2)
     errors = np.array([row[3] for row in rows])
     panels = drawn.subplots(1, 2 if np.isfinite(errors).any() else 1, sharey=True, squeeze=False)[0]
@@ -130,7 +130,10 @@ def _lines(text: str) -> str:
 
 def _caption_of_contributions(result: Attention) -> str:
     rows = len(_ranked(result))
+    heads = sum(len(layer.entropy) for layer in result.layers)
     words = f"Each head's output set to zero, on {result.contribution_samples} samples."
+    if rows < heads:
+        words += f" {rows} of {heads} heads were tried."
     if rows > _HEADS:
         words += f" The {_HEADS} of {rows} heads that change most are shown."
     return words
