@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torchwatch.errors import ModelError, UsageError
 from torchwatch.examinations._attention_collect import collect
 from torchwatch.examinations._attention_text import text_of
+from torchwatch.examinations._placing import unwrapped
 from torchwatch.examinations.attention import examined
-from torchwatch.examinations.case import Case, Options, unwrapped
+from torchwatch.examinations.case import Case, Options
 from torchwatch.examinations.examination import NotApplicable
 from torchwatch.examinations.untouched import untouched
 from torchwatch.results import AutopsyInputs, plain
