@@ -6,7 +6,6 @@ up to a limit and sampled on the way (Vitter 1985, algorithm R).
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from torchwatch.errors import UsageError
+from torchwatch.examinations._rows import Row, of_one_shape
 from torchwatch.results import Remark
 
 TARGET_KEYS = ("labels", "label", "targets", "target", "y")
@@ -74,29 +74,20 @@ def take(data: Iterable[Any], count: int, seed: int, say: Say = lambda _: None) 
     if not rows:
         raise UsageError("the data hold no samples: pass a loader that yields at least one batch")
     rows.sort(key=lambda row: row.index)
-    kept, remarks = _of_one_shape(rows)
+    kept, remarks = of_one_shape(rows)
     return _stacked(kept, form, available, remarks)
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    index: int
-    inputs: dict[str, Tensor]
-    target: Tensor | None
-    metadata: dict[str, Any]
-    constants: dict[str, Any]
 
 
 def _rows(
     data: Iterable[Any], count: int, rng: np.random.Generator, say: Say
-) -> tuple[list[_Row], int | None, str]:
+) -> tuple[list[Row], int | None, str]:
     found = indexed(data)
     if found is not None:
         dataset, collate = found
         size = len(dataset)  # type: ignore[arg-type]
         picked = np.sort(rng.permutation(size)[:count])
         loader = DataLoader(Subset(dataset, picked.tolist()), batch_size=_BATCH, collate_fn=collate)
-        rows: list[_Row] = []
+        rows: list[Row] = []
         form = ""
         for batch in loader:
             form, read = _split(batch)
@@ -124,10 +115,10 @@ def indexed(data: Any) -> tuple[Dataset[Any], Any] | None:
 
 def _scanned(
     data: Iterable[Any], count: int, rng: np.random.Generator, say: Say
-) -> tuple[list[_Row], int | None, str]:
+) -> tuple[list[Row], int | None, str]:
     """Algorithm R over the rows of the batches, up to a limit that ends endless loaders too."""
     limit = max(_LEAST_SCANNED, _SCANNED * count)
-    reservoir: list[_Row] = []
+    reservoir: list[Row] = []
     seen, form = 0, ""
     for batch in _batches(data):
         form, rows = _split(batch)
@@ -153,9 +144,9 @@ def _batches(data: Any) -> Iterator[Any]:
     yield from data
 
 
-def _numbered(row: _Row, index: int) -> _Row:
+def _numbered(row: Row, index: int) -> Row:
     """The row as a copy of its own, so that the batch it came from can go."""
-    return _Row(
+    return Row(
         index,
         {k: v.detach().cpu().clone() for k, v in row.inputs.items()},
         None if row.target is None else row.target.detach().cpu().clone(),
@@ -164,7 +155,7 @@ def _numbered(row: _Row, index: int) -> _Row:
     )
 
 
-def _split(batch: Any) -> tuple[str, list[_Row]]:
+def _split(batch: Any) -> tuple[str, list[Row]]:
     """A batch in rows, and how its inputs were given."""
     if isinstance(batch, Mapping) or (hasattr(batch, "keys") and hasattr(batch, "__getitem__")):
         return _split_dict({k: batch[k] for k in batch.keys()})  # noqa: SIM118 - a BatchEncoding iterates otherwise
@@ -176,8 +167,19 @@ def _split(batch: Any) -> tuple[str, list[_Row]]:
             f"{type(batch).__name__}{f' of {len(batch)}' if isinstance(batch, (tuple, list)) else ''}"
         )
     form, inputs, constants = _inputs_of(batch[0])
-    target = _tensor(batch[1]) if len(batch) > 1 and batch[1] is not None else None
+    target = _target_of(batch[1]) if len(batch) > 1 and batch[1] is not None else None
     return form, _as_rows(inputs, target, _metadata_of(batch[2]) if len(batch) > 2 else {}, constants)
+
+
+def _target_of(value: Any) -> Tensor:
+    target = _tensor(value)
+    if target is not None:
+        return target
+    keys = f" of {', '.join(map(str, value))}" if isinstance(value, Mapping) else ""
+    raise UsageError(
+        f"the targets of a batch must be one tensor, not {type(value).__name__}{keys}: yield those that "
+        "are to be examined"
+    )
 
 
 def _inputs_of(value: Any) -> tuple[str, dict[str, Tensor], dict[str, Any]]:
@@ -196,7 +198,7 @@ def _inputs_of(value: Any) -> tuple[str, dict[str, Tensor], dict[str, Any]]:
     return "one", {"input": tensor}, {}
 
 
-def _split_dict(batch: dict[Any, Any]) -> tuple[str, list[_Row]]:
+def _split_dict(batch: dict[Any, Any]) -> tuple[str, list[Row]]:
     """A dict batch: targets under one of their usual names, lists of other things are metadata."""
     key = next((k for k in TARGET_KEYS if k in batch), None)
     target = _tensor(batch[key]) if key is not None else None
@@ -234,16 +236,19 @@ def _metadata_of(value: Any) -> dict[str, Any]:
 
 def _as_rows(
     inputs: dict[str, Tensor], target: Tensor | None, metadata: dict[str, Any], constants: dict[str, Any]
-) -> list[_Row]:
+) -> list[Row]:
     counts = {k: v.shape[0] if v.ndim else None for k, v in inputs.items()}
     count = next(iter(counts.values()))
     if count is None or any(c != count for c in counts.values()):
         raise UsageError(f"the inputs of a batch must share their first axis; they have {counts}")
     if target is not None and (not target.ndim or target.shape[0] != count):
-        raise UsageError(f"a batch has {count} inputs but targets of shape {tuple(target.shape)}")
+        raise UsageError(
+            f"a batch has {count} inputs but targets of shape {tuple(target.shape)}: give one target for "
+            "each input, and single samples through a DataLoader"
+        )
     columns = {k: _column(v, count) for k, v in metadata.items()}
     return [
-        _Row(
+        Row(
             0,
             {k: v[i] for k, v in inputs.items()},
             None if target is None else target[i],
@@ -262,26 +267,7 @@ def _column(value: Any, count: int) -> list[Any]:
     return [value] * count
 
 
-def _of_one_shape(rows: list[_Row]) -> tuple[list[_Row], tuple[Remark, ...]]:
-    """The rows of the commonest shape: samples of different length cannot be stacked."""
-
-    def shape(row: _Row) -> Any:
-        target = None if row.target is None else tuple(row.target.shape)
-        return tuple((k, tuple(v.shape)) for k, v in row.inputs.items()), target
-
-    commonest, count = Counter(map(shape, rows)).most_common(1)[0]
-    if count == len(rows):
-        return rows, ()
-    text = (
-        f"{len(rows) - count} of {len(rows)} chosen samples have another shape than {dict(commonest[0])} and "
-        "were left out."
-    )
-    return [r for r in rows if shape(r) == commonest], (
-        Remark("warning", text, "Pad all samples to one length in the loader that the autopsy gets."),
-    )
-
-
-def _stacked(rows: list[_Row], form: str, available: int | None, remarks: tuple[Remark, ...]) -> Samples:
+def _stacked(rows: list[Row], form: str, available: int | None, remarks: tuple[Remark, ...]) -> Samples:
     first = rows[0]
     targets = None if first.target is None else torch.stack([r.target for r in rows if r.target is not None])
     return Samples(
