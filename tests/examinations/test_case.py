@@ -4,7 +4,8 @@ from torch import nn
 
 from tests.helpers_patients import PATIENTS, admit, assert_untouched
 from torchwatch.errors import ModelError, UsageError
-from torchwatch.examinations.case import Case, Options, OutOfTime, unwrapped
+from torchwatch.examinations._placing import unwrapped
+from torchwatch.examinations.case import Case, Options, OutOfTime
 from torchwatch.results import AutopsyInputs
 
 X, Y = torch.randn(40, 5), torch.randn(40, 1)

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from torchwatch.examinations._placing import unwrapped
 from torchwatch.examinations._targets import Target, target_of
 from torchwatch.examinations.axes import integer
-from torchwatch.examinations.case import unwrapped
 from torchwatch.examinations.examination import NotApplicable
 from torchwatch.examinations.untouched import random_numbers_untouched
 

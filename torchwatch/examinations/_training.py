@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from torchwatch.examinations import tasks
+from torchwatch.examinations._placing import copied
 from torchwatch.examinations.case import Case
 
 _BATCH = 64
@@ -102,14 +102,14 @@ def _train(case: Case, data: Data, model: nn.Module, rate: float) -> Learned | N
     if optimizer is None:
         return None
     draw, started_s = case.generator("relearning batches"), time.monotonic()
-    best, kept = _stop_error(case, data, model), copy.deepcopy(model)
+    best, kept = _stop_error(case, data, model), copied(model)
     steps = stale = stale_steps = 0
     while steps < _MOST_STEPS and (stale < _PATIENCE or stale_steps < _PATIENCE_STEPS):
         done = _epoch(case, data, model, optimizer, draw, started_s)
         steps, stale, stale_steps = steps + done, stale + 1, stale_steps + done
         error = _stop_error(case, data, model)
         if error < best:
-            best, kept, stale, stale_steps = error, copy.deepcopy(model), 0, 0
+            best, kept, stale, stale_steps = error, copied(model), 0, 0
         if time.monotonic() - started_s >= _SECONDS:
             break
     seconds = time.monotonic() - started_s
@@ -183,7 +183,7 @@ def start_anew(model: nn.Module) -> int:
 
 
 def memorised(case: Case, data: Data) -> float:
-    """How much of a few samples' error a restarted copy can get rid of; NaN where there was no time."""
+    """How much of a few samples' error a restarted copy can get rid of; NaN where time ended it."""
     torch.manual_seed(case.options.seed)
     model = case.copy_of_model()
     start_anew(model)
@@ -200,7 +200,7 @@ def memorised(case: Case, data: Data) -> float:
     started_s, least = time.monotonic(), 1.0
     for step in range(_MOST_STEPS // 2):
         if time.monotonic() - started_s >= _SECONDS:
-            return float("nan") if step < _LEAST_STEPS else 1 - least
+            return 1 - least if least < 0.1 else float("nan")  # cut short, only success tells anything
         _step(case, data, model, optimizer, rows)
         if step % 20 == 19:
             with torch.no_grad():

@@ -1,8 +1,10 @@
-"""The case on the table: model, samples and task, in the one form that all examinations use."""
+"""The case on the table: model, samples and task, in the one form that all examinations use.
+
+Longer than other files: it is what every examination is written against, and is read as a whole.
+"""
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,9 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from torchwatch.errors import ModelError, UsageError
+from torchwatch.errors import UsageError
 from torchwatch.examinations import tasks
+from torchwatch.examinations._admission import check_loss, check_model, check_output, unfit, writes_inputs
 from torchwatch.examinations._next_token import predicts_next_token
+from torchwatch.examinations._placing import copied, device_of, on_device, unwrapped
 from torchwatch.examinations.axes import integer, name_axes
 from torchwatch.examinations.chunks import in_chunks
 from torchwatch.examinations.samples import Samples, take
@@ -72,6 +76,13 @@ class Options:
     target_layers: tuple[str, ...] = ()
     bands: Mapping[str, Sequence[float]] | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("samples", "chunk", "repeats", "window", "ig_n_steps", "attribution_samples"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.seed < 0:
+            raise UsageError(f"seed must be 0 or more, not {self.seed}")
+
 
 class Case:
     """Everything an examination may look at.
@@ -89,7 +100,9 @@ class Case:
         task: kind of task.
         main: name of the input that is attributed and ablated: the first floating one, else the first.
         axes: names of the main input's axes, without the batch axis.
-        targets: canonical targets on the CPU (see :func:`tasks.canonical_targets`); None without targets.
+        targets: canonical targets on the CPU (see :func:`tasks.canonical_targets`); None without targets, or
+            with such as the model has no outputs for.
+        without_targets: why there are no targets, and what to do.
         groups: group of each sample; None where there are none.
         results: results of the examinations before, by name.
         diagnosis: what the run's checks found; None without a run file.
@@ -104,11 +117,10 @@ class Case:
         diagnosis: Diagnosis | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if not isinstance(inputs.model, nn.Module):
-            raise ModelError(f"an autopsy examines a torch.nn.Module, not {type(inputs.model).__name__}")
+        check_model(inputs.model)
         self.inputs = inputs
         self.options = options or Options()
-        self.model = _on_device(unwrapped(inputs.model), device)
+        self.model = on_device(unwrapped(inputs.model), device)
         self.device = device_of(self.model)
         self.diagnosis = diagnosis
         self.results: dict[str, Any] = {}
@@ -117,14 +129,15 @@ class Case:
         self.samples: Samples = take(inputs.data, self.options.samples, self.options.seed)
         self.main = self._main()
         self.axes = name_axes(inputs.axes, self.samples.inputs[self.main], self.model)
-        few = {k: v[:8] for k, v in self.samples.inputs.items()}
-        with torch.no_grad():
-            first = self.raw(few).detach().cpu()
+        first = self._first_outputs()
         targets = self.samples.targets
         shaped = first if targets is None else _as_many(first, targets.shape[0])
-        self.task = self._next_token(self._known_logits(tasks.infer(shaped, targets, inputs.task)))
+        self.task = self._next_token(self._known_from_loss(tasks.infer(shaped, targets, inputs.task)))
         self._last_axis = tasks.canonical(first, None, self.task).shape[-1]
         self.targets = None if targets is None else tasks.canonical_targets(targets, self.task)
+        self.without_targets = NO_TARGETS
+        if self.targets is not None and (reason := unfit(self.targets, self.task, self._last_axis)):
+            self.targets, self.without_targets = None, reason
         self.groups = self._groups()
 
     # ------------------------------------------------------------------ the model
@@ -132,7 +145,9 @@ class Case:
     def raw(self, tensors: Mapping[str, Tensor], model: nn.Module | None = None) -> Tensor:
         """The model's own output for named inputs, moved to its device; gradients flow where they are on."""
         model = self.model if model is None else model
-        moved = {k: v.to(self.device, non_blocking=True) for k, v in tensors.items()}
+        moved = {
+            k: v.to(self.device, non_blocking=True, copy=self._writes_inputs) for k, v in tensors.items()
+        }
         if self.samples.form == "one":
             output = model(next(iter(moved.values())))
         elif self.samples.form == "tuple":
@@ -161,7 +176,8 @@ class Case:
         def work(start: int, end: int) -> Tensor:
             self.check_time()
             with torch.no_grad():
-                return self.forward({k: v[start:end] for k, v in inputs.items()}, model).cpu()
+                outputs = self.forward({k: v[start:end] for k, v in inputs.items()}, model)
+                return outputs.detach().cpu()  # a model may switch gradients on by itself
 
         return torch.cat([part for _, _, part in in_chunks(work, count, self.options.chunk)])
 
@@ -184,14 +200,17 @@ class Case:
             raw: the model's own outputs, for the user's loss.
         """
         if self.inputs.loss is not None and raw is not None:
-            value: Tensor = self.inputs.loss(raw, targets.to(raw.device))
-            return value.mean()
+            if not callable(self.inputs.loss):
+                raise UsageError(
+                    f"loss must be called as loss(outputs, targets), not {self.inputs.loss!r:.80}"
+                )
+            return check_loss(self.inputs.loss(raw, targets.to(raw.device))).mean()
         wanted = tasks.canonical_targets(targets, self.task).to(outputs.device)
         return tasks.errors(outputs, wanted, self.task).mean()
 
     def copy_of_model(self) -> nn.Module:
         """A copy whose weights, modes and gradients are free to change."""
-        twin = copy.deepcopy(self.model)
+        twin = copied(self.model)
         for parameter in twin.parameters():
             parameter.grad = None
         return twin
@@ -202,7 +221,7 @@ class Case:
     def wanted_targets(self) -> Tensor:
         """Canonical targets; :class:`UsageError` where the data hold none."""
         if self.targets is None:
-            raise UsageError(NO_TARGETS)
+            raise UsageError(self.without_targets)
         return self.targets
 
     @property
@@ -249,6 +268,17 @@ class Case:
 
     # ------------------------------------------------------------------ on the way in
 
+    def _first_outputs(self) -> Tensor:
+        """The model's own outputs of a few samples, and whether it writes into what it is given."""
+        few = {k: v[:8] for k, v in self.samples.inputs.items()}
+        given = {k: v.to(self.device, copy=True) for k, v in few.items()}
+        with torch.no_grad():
+            self._writes_inputs = False
+            first = self.raw(given).detach().cpu()
+        self._writes_inputs = writes_inputs(few, {k: v.cpu() for k, v in given.items()})
+        check_output(first, len(next(iter(few.values()))))
+        return first
+
     def _main(self) -> str:
         inputs = self.samples.inputs
         floating = [k for k, v in inputs.items() if v.is_floating_point() and v.ndim > 1]
@@ -256,11 +286,12 @@ class Case:
         others = [k for k in inputs if not any(m in k for m in masks)]
         return next(iter([*floating, *others, *inputs]))
 
-    def _known_logits(self, task: tasks.Task) -> tasks.Task:
-        """A loss that takes logits says that outputs are none but logits, whatever their values."""
+    def _known_from_loss(self, task: tasks.Task) -> tasks.Task:
+        """A loss that takes logits says that outputs are none but logits; and which class it ignores."""
         if isinstance(self.inputs.loss, nn.BCEWithLogitsLoss):
             return replace(task, probabilities=False)
-        return task
+        ignored = getattr(self.inputs.loss, "ignore_index", None)
+        return replace(task, ignored=ignored) if isinstance(ignored, int) else task
 
     def _next_token(self, task: tasks.Task) -> tasks.Task:
         """Tokens as their own targets are compared one place on where the model sees no later token."""
@@ -288,37 +319,6 @@ class Case:
         if len(given) < least:
             raise UsageError(f"groups has {len(given)} entries, but the data hold at least {least}")
         return [given[int(i)] for i in self.samples.index]
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside DataParallel, DistributedDataParallel and ``torch.compile``."""
-    while True:
-        inner = getattr(model, "_orig_mod", None)
-        if inner is None and isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            inner = model.module
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model's first parameter or buffer is; the CPU for a model without any."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return torch.device("cpu")
-
-
-def _on_device(model: nn.Module, device: str | torch.device | None) -> nn.Module:
-    """The model itself where it is on the device already, else a copy there."""
-    if device is None:
-        return model
-    try:
-        wanted = torch.device(device)
-        probe = torch.empty(0, device=wanted)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UsageError(f"device {str(device)!r} cannot be used ({reason}): try --device cpu") from error
-    return model if probe.device == device_of(model) else copy.deepcopy(model).to(wanted)
 
 
 def _as_many(first: Tensor, count: int) -> Tensor:

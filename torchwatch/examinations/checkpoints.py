@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from torchwatch.errors import MissingExtra, UsageError
-from torchwatch.examinations.case import unwrapped
+from torchwatch.examinations._placing import unwrapped
 
 _HOLDERS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights")
 """Keys under which a checkpoint holds its state dict, the commonest first."""

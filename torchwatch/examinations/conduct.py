@@ -11,14 +11,14 @@ import numpy as np
 import torch
 
 from torchwatch.errors import TorchwatchError, UsageError
+from torchwatch.examinations._admission import check_model
+from torchwatch.examinations._placing import unwrapped
 from torchwatch.examinations.case import (
-    NO_TARGETS,
     Case,
     Options,
     OutOfTime,
     shape_remarks,
     silent,
-    unwrapped,
 )
 from torchwatch.examinations.examination import Examination, NotApplicable, chosen
 from torchwatch.examinations.untouched import untouched
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from torchwatch.diagnosis import Diagnosis
 
 INTERRUPTED = "interrupted by Ctrl-C"
+
+_SCRIPTED = "a scripted or traced model cannot be looked into: pass the model as it was before torch.jit"
 
 Listen = Callable[[str, int, int], None]
 """Called with an examination's title, how much of it is done, and of how much."""
@@ -63,8 +65,7 @@ def conduct(
     started_s = clock()
     wanted = chosen(examine)
     patient = inputs.model
-    if not isinstance(patient, torch.nn.Module):
-        Case(inputs)  # says what is wrong
+    check_model(patient)
     with untouched(unwrapped(patient)):
         listen("reading samples", 0, 1)
         case = _case(inputs, options, device, diagnosis, clock)
@@ -112,7 +113,7 @@ def _examined(examination: Examination, case: Case, listen: Listen, clock: Calla
     name, title = examination.name, examination.title
     started_s = clock()
     if examination.needs_targets and case.targets is None:
-        return Outcome(name, title, "skipped", reason=NO_TARGETS)
+        return Outcome(name, title, "skipped", reason=case.without_targets)
     case.progress = lambda done, total: listen(title, done, total)
     case.progress(0, 1)
     try:
@@ -124,6 +125,8 @@ def _examined(examination: Examination, case: Case, listen: Listen, clock: Calla
     except (NotApplicable, OutOfTime) as reason:
         return Outcome(name, title, "skipped", reason=str(reason), duration_s=clock() - started_s)
     except Exception as error:  # noqa: BLE001 - one examination never stops the others; its section says why
+        if isinstance(case.model, torch.jit.ScriptModule):
+            return Outcome(name, title, "skipped", reason=_SCRIPTED, duration_s=clock() - started_s)
         return Outcome(name, title, "failed", reason=_why(error), duration_s=clock() - started_s)
     case.results[name] = result
     return Outcome(name, title, "done", result, duration_s=clock() - started_s)

@@ -104,7 +104,7 @@ def _data(case: Case) -> Data:
 
 def _numbers_only(inputs: dict[str, Tensor], targets: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     """The samples whose targets are numbers: one NaN or infinity among them ends all learning."""
-    if not targets.is_floating_point():
+    if not targets.is_floating_point() or not targets.numel():
         return inputs, targets
     kept = torch.isfinite(targets).reshape(targets.shape[0], -1).all(1)
     if bool(kept.all()):

@@ -30,6 +30,7 @@ class Task:
         source: ``given``, or how it was inferred.
         probabilities: outputs are probabilities already, not logits.
         class_axis: axis of the classes in the model's own output.
+        ignored: class that counts for nothing, in the targets as given; :data:`IGNORED` in canonical ones.
         next_token: targets are the tokens themselves, and each output is compared with the next one.
         remarks: what was noticed about the shapes.
     """
@@ -38,6 +39,7 @@ class Task:
     source: str
     probabilities: bool = False
     class_axis: int = -1
+    ignored: int = IGNORED
     next_token: bool = False
     remarks: tuple[Remark, ...] = ()
 
@@ -165,8 +167,19 @@ def canonical(output: Tensor, targets: Tensor | None, task: Task) -> Tensor:
 
 
 def canonical_targets(targets: Tensor, task: Task) -> Tensor:
-    """Targets in the task's shape: (N, K) float, or long (N,) for multiclass and (N, T) for tokens."""
+    """Targets in the task's shape: (N, K) float, or long (N,) for multiclass and (N, T) for tokens.
+
+    Raises:
+        UsageError: more than one number a sample for multiclass.
+    """
     flat = targets.reshape(targets.shape[0], -1)
+    if task.name == "multiclass" and flat.shape[1] != 1:
+        raise UsageError(
+            f"multiclass targets must be class numbers, not of shape {tuple(targets.shape)}: pass "
+            "targets.argmax(1), or task='multilabel' where several classes can be right"
+        )
+    if task.ignored != IGNORED and task.name in ("multiclass", "token"):
+        flat = flat.long().masked_fill(flat == task.ignored, IGNORED)
     if task.next_token:
         return functional.pad(flat.long()[:, 1:], (0, 1), value=IGNORED)
     if task.name in ("regression", "binary", "multilabel"):

@@ -89,7 +89,8 @@ def _restorer_of_tensors(model: nn.Module) -> Any:
     def restore() -> None:
         for parameter, required, grad, grad_values, values in parameters:
             _put_back(parameter, values)
-            parameter.requires_grad_(required)
+            if parameter.requires_grad != required:
+                parameter.requires_grad_(required)
             parameter.grad = grad
             _put_back(grad, grad_values)
         for module, name, buffer, buffer_values in buffers:
