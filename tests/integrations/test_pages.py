@@ -15,7 +15,13 @@ from torchwatch import read_run
 from torchwatch.records import Alert, RunHeader
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
-RUNS = {"accelerate": "runs/digits.jsonl", "transformers": "out/torchwatch.jsonl"}
+RUNS = {
+    "accelerate": "runs/digits.jsonl",
+    "lightning": "out/torchwatch.jsonl",
+    "transformers": "out/torchwatch.jsonl",
+}
+IN_TWO = ("accelerate", "transformers")
+"""Whose examples torchrun starts as they stand; a Lightning Trainer is told how many processes there are."""
 
 slow = pytest.mark.slow
 
@@ -51,11 +57,12 @@ def test_an_example_runs_and_is_healthy(page: str, tmp_path: Path) -> None:
     losses = found["loss"].values
     assert losses[-20:].mean() < losses[:20].mean() / 2
     assert " · finished: " in torchwatch(tmp_path, "diagnose", RUNS[page]).splitlines()[0]
+    assert (tmp_path / "out" / "autopsy" / "report.html").is_file() == (page == "lightning")
 
 
 @slow
 @distributed
-@pytest.mark.parametrize("page", RUNS)
+@pytest.mark.parametrize("page", IN_TWO)
 def test_an_example_in_two_processes(page: str, tmp_path: Path) -> None:
     """Each rank has its file, and the main one alone prints."""
     (tmp_path / "example.py").write_text(example(page))
