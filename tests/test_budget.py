@@ -158,3 +158,24 @@ def test_the_budget_holds_whatever_the_costs(
     budget, share = training.run(4000)
     assert budget.schedule.activations_every in LADDER
     assert share <= 0.0135
+
+
+def test_a_first_estimate_of_cold_steps_is_corrected() -> None:
+    config = WatchConfig()
+    schedule = Schedule(config)
+    budget = Budget(config, schedule)
+    for number in range(1, 20_001):
+        plan = schedule.plan(number)
+        cost_s = {"sampled": 2e-3, "gradients": 2e-4, "sentinel": 3e-4, "plain": 2e-6}[kind_of(plan)]
+        cost_s *= 20 if number <= 12 else 1  # everything is cold, and the recorder is busy
+        budget.recorded(kind_of(plan), cost_s / 2, 1)
+        budget.step(plan, 1e-3 + cost_s, cost_s)
+    assert schedule.activations_every <= 5000  # by the first estimate it would be every 50,000th
+
+
+def test_a_step_that_had_to_wait_does_not_count_for_all_of_it() -> None:
+    budget = Budget(WatchConfig(), Schedule(WatchConfig()))
+    for _ in range(15):
+        budget.plain_steps([1e-3], 1e-6)
+    budget.plain_steps([1e-3], 1.0)
+    assert budget._kinds["plain"].mean_own() == pytest.approx((15 + 4) / 16 * 1e-6)

@@ -69,3 +69,60 @@ def test_profiled_steps_are_not_sampled() -> None:
 def test_an_unmeasured_plan_is_plain() -> None:
     assert unmeasured(7).plain
     assert unmeasured(7).number == 7
+
+
+def sparse(every: int) -> Schedule:
+    schedule = Schedule(WatchConfig())
+    schedule.activations_every = every
+    return schedule
+
+
+def test_where_the_budget_looks_rarely_there_are_a_few_early_looks_each_followed_by_four_light_steps() -> (
+    None
+):
+    schedule = sparse(100_000)
+    plans = [schedule.plan(n) for n in range(1, 300)]
+    assert [p.number for p in plans if p.sampled] == [*range(1, 11), 20, 50, 100, 200]
+    light = [p.number for p in plans if p.sentinel]
+    assert light == [n + after for n in (20, 50, 100, 200) for after in range(1, 5)]
+    assert all(plans[n - 1].gradients for n in light)
+
+
+def test_every_fourth_regular_look_is_a_stretch_that_replaces_the_next() -> None:
+    schedule = sparse(300)
+    plans = [schedule.plan(n) for n in range(1, 3601)]
+    regular = [p.number for p in plans if p.sampled and p.number % 300 == 0]
+    assert regular == [300, 900, 1200, 1500, 1800, 2400, 2700, 3000, 3300]
+    stretches = [n for n in regular if plans[n].sentinel]
+    assert stretches == [300, 1800, 3300]
+
+
+def test_a_look_out_of_turn_replaces_a_regular_one_unless_it_is_urgent() -> None:
+    schedule = sparse(30)
+    sampled(schedule, 1, 59)
+    schedule._debt = 0
+    assert schedule.look(urgent=False)
+    assert not schedule.look(urgent=False)
+    assert sampled(schedule, 60, 61) == [60]
+    assert schedule.look(urgent=True)
+    assert sampled(schedule, 62, 64) == [62]
+
+
+def test_a_look_leaves_forced_rates_alone() -> None:
+    schedule = Schedule(WatchConfig(activations_every=30, dense_steps=0))
+    assert schedule.look(urgent=False)
+    assert sampled(schedule, 1, 91) == [1, 30, 60, 90]
+
+
+@given(every=st.sampled_from(LADDER[4:]), first=st.integers(11, 3000), look=st.booleans())
+@settings(deadline=None, max_examples=50)
+def test_no_look_is_missed_between_steps_that_are_due(every: int, first: int, look: bool) -> None:
+    schedule = sparse(every)
+    schedule.gradients_every = 50_000
+    schedule.sentinel = False
+    for number in range(1, first):
+        schedule.plan(number)
+    if look:
+        schedule.look(urgent=True)
+    due = schedule.next_due(first)
+    assert all(schedule.plan(n).plain for n in range(first, min(due, first + 5000)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import deque
 from collections.abc import Sequence
@@ -11,7 +12,10 @@ from torchwatch.calibration import PRIOR, Calibration
 from torchwatch.config import WatchConfig
 from torchwatch.schedule import LADDER, Plan, Schedule
 
-_KEPT = 64
+_KEPT, _RECENT = 64, 16
+_MOST_OF_MEDIAN = 4.0
+_REMEMBERED = {"plain": 4096.0}
+_REMEMBERED_MEASURED = 32.0
 _WARM_UP = 3
 _ENOUGH = 5
 _SETTLE_STEPS = 20
@@ -45,7 +49,7 @@ class _Kind:
 
     def __init__(self) -> None:
         self.durations: deque[float] = deque(maxlen=_KEPT)
-        self.watched: deque[float] = deque(maxlen=_KEPT)
+        self.watched: deque[float] = deque(maxlen=_RECENT)
 
     def __len__(self) -> int:
         return len(self.durations)
@@ -57,8 +61,14 @@ class _Kind:
         return statistics.median(self.watched) if self.watched else 0.0
 
     def mean_own(self) -> float:
-        """The mean, so that rare steps which cost a multiple of the others count for what they cost."""
-        return statistics.fmean(self.watched) if self.watched else 0.0
+        """The mean, so that rare steps which cost a multiple of the others count for what they cost.
+
+        Nothing counts for more than four times the median: that was another process, or a wait.
+        """
+        if not self.watched:
+            return 0.0
+        most = _MOST_OF_MEDIAN * statistics.median(self.watched)
+        return statistics.fmean(min(seconds, most) for seconds in self.watched)
 
 
 class Budget:
@@ -113,9 +123,13 @@ class Budget:
         self._add("plain", durations, watch_s)
 
     def recorded(self, kind: str, seconds: float, steps: int) -> None:
-        """The recorder thread spent CPU time on steps of one kind; ``steps`` are those not counted before."""
-        entry = self._recorder[kind]
-        self._recorder[kind] = [entry[0] + seconds, entry[1] + steps]
+        """The recorder thread spent CPU time on steps of one kind; ``steps`` are those not counted before.
+
+        What was long ago counts for less: the first steps are dear, everything is cold and they come singly.
+        """
+        had_s, had = self._recorder[kind]
+        kept = math.exp(-steps / _REMEMBERED.get(kind, _REMEMBERED_MEASURED)) if steps else 1.0
+        self._recorder[kind] = [had_s * kept + seconds, had * kept + steps]
 
     def _add(self, kind: str, durations: Sequence[float], watch_s: float) -> None:
         if not durations:
@@ -137,6 +151,8 @@ class Budget:
         if len(kinds[usual]) < _ENOUGH:
             return None
         plain, gradients, sampled = (self._cost(name) for name in ("plain", "gradients", "sampled"))
+        if len(kinds["sentinel"]) >= _WARM_UP:  # it measures gradients too, and may be the fresher evidence
+            gradients = min(gradients, self._cost("sentinel"))
         bare = kinds[usual].duration() - kinds[usual].own() * self._factor_of(usual)
         sentinel = self._cost("sentinel") - gradients if len(kinds["sentinel"]) else 0.0
         return Estimate(

@@ -11,6 +11,8 @@ LADDER = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50
 """Steps between two measurements: 1-2-5."""
 
 _FIRST_ACTIVATIONS = 10
+_EARLY = frozenset(every for every in LADDER if every > _FIRST_ACTIVATIONS)
+_BURST, _BURST_EVERY = 4, 4
 _ZOOM_WINDOW = 1000
 
 
@@ -43,6 +45,12 @@ def unmeasured(number: int) -> Plan:
 class Schedule:
     """The rates in force, and the zoom.
 
+    Where the budget sets the rate of the heavy probes, they also run at steps 20, 50, 100, 200, 500 and so
+    on: three looks per tenfold number of steps, so that a run is seen soon and a first estimate of what
+    looking costs, made while everything was cold, is corrected soon. After these, and after every fourth
+    other look, outputs are summed and inputs seen in the four steps that follow, for what shows in
+    consecutive steps only; such a stretch replaces the look after it.
+
     Args:
         config: ``None`` rates are set by the budget, numbers are forced.
 
@@ -66,6 +74,9 @@ class Schedule:
         self._zoom_left = 0
         self._zooms: deque[int] = deque()
         self._samples = 0
+        self._controlled = config.budget is not None and config.activations_every is None
+        self._look = False
+        self._debt = self._regular = self._burst = 0
 
     @property
     def zoom_requested(self) -> bool:
@@ -76,27 +87,65 @@ class Schedule:
         """A warning was raised. Any thread; it takes effect at the next step that is planned."""
         self._requested = True
 
+    def look(self, *, urgent: bool) -> bool:
+        """Measure the next step that is planned in full. Training thread.
+
+        Unless it is ``urgent`` a look takes the place of the next regular one, so that looks out of turn cost
+        nothing in the long run; False where the one before has not been made up for.
+        """
+        if not urgent:
+            if self._debt or self._look:
+                return False
+            self._debt += 1
+        self._look = True
+        return True
+
     def plan(self, number: int) -> Plan:
         """What to measure in step ``number``; called once per step, in order. Consumes the zoom."""
         zoomed = self._zooming(number)
         dense = number <= self.config.dense_steps
         profiled = self.profiling or self._profiled(number)
-        sampled = (zoomed or dense or number % self.activations_every == 0) and not profiled
+        heavy = self._heavy(number)
+        sampled = (zoomed or dense or heavy) and not profiled
+        light = self._burst > 0 and not sampled and not profiled
+        self._burst -= light
         rare = False
         if sampled:
             rare = self._samples % self.config.rare_every == 0
             self._samples += 1
-        gradients = sampled or (number - 1) % self.gradients_every == 0
-        return Plan(
-            number, gradients, sampled, rare, self.sentinel and not sampled and not profiled, profiled
-        )
+        gradients = sampled or light or (number - 1) % self.gradients_every == 0
+        sentinel = light or (self.sentinel and not sampled and not profiled)
+        return Plan(number, gradients, sampled, rare, sentinel, profiled)
+
+    def _heavy(self, number: int) -> bool:
+        """Whether the heavy probes are due by themselves."""
+        if self._look:
+            self._look = False
+            return True
+        every = self.activations_every
+        sparse = self._controlled and every > _FIRST_ACTIVATIONS
+        if sparse and number in _EARLY:
+            self._burst = _BURST
+            return True
+        if number % every:
+            return False
+        if self._debt:
+            self._debt -= 1
+            return not self._controlled
+        if sparse and not self._regular % _BURST_EVERY:
+            self._burst, self._debt = _BURST, 1
+        self._regular += 1
+        return True
 
     def next_due(self, number: int) -> int:
         """The first step from ``number`` on in which something is measured; ``number`` while zooming."""
-        if self._requested or self._zoom_left or number <= self.config.dense_steps or self.sentinel:
+        soon = self._requested or self._zoom_left or self._look or self._burst
+        if soon or number <= self.config.dense_steps or self.sentinel:
             return number
         gradients = number + (1 - number) % self.gradients_every
         due = min(gradients, number + -number % self.activations_every)
+        if self._controlled and self.activations_every > _FIRST_ACTIVATIONS:
+            due = min([due, *(early for early in _EARLY if early >= number)])
         every = self.config.profile_every
         if every is None:
             return due
