@@ -34,12 +34,13 @@ class Frame:
     """Everything measured in one step, as device tensors, until the recorder reads it.
 
     Times are seconds since the start of the run. ``held`` are the indices of the parameters stepped so far.
-    ``plan`` says what is due; ``gradients``, ``sampled`` and ``rare`` are its parts.
+    ``plan`` says what is due; ``gradients``, ``sampled`` and ``rare`` are its parts. ``urgent``: something is
+    wrong with the step, which was looked at out of turn; it is told at once and says nothing of usual costs.
     """
 
     __slots__ = (
         "_copies", "_tensors", "ended_s", "epoch", "fields", "foreign", "held", "lost", "number", "payloads",
-        "plan", "scalars_only", "started_s", "wait_s", "watch_s", "widths",
+        "plan", "scalars_only", "started_s", "urgent", "wait_s", "watch_s", "widths",
     )  # fmt: skip
 
     def __init__(self, plan: Plan, epoch: int | None = None) -> None:
@@ -51,7 +52,7 @@ class Frame:
         self.ended_s = 0.0
         self.wait_s: float | None = None
         self.watch_s = 0.0
-        self.foreign = self.lost = False
+        self.foreign = self.lost = self.urgent = False
         self.held: set[int] = set()
         self.widths = (0, 0)
         self.payloads: dict[str, list[Any]] = {}

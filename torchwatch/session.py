@@ -119,6 +119,8 @@ class Session:
                 if lane.log(values):
                     took = clock() - started
                     lane.watch_s += took if took < lane.longest_s else lane.waited()
+                    if lane.strange:
+                        self._look()
                     return
             except (RuntimeError, OverflowError, TypeError, ValueError):
                 # One of them is no plain number after all: each is looked at by itself below.
@@ -135,6 +137,13 @@ class Session:
                 self._mark("eval", self.usable(evaluated), still_open)
                 self.attachment.steps.restart_clock()
         self.attachment.steps.spent(clock() - started)
+
+    def _look(self) -> None:
+        """The loss that was logged is out of bounds."""
+        started = self._clock()
+        with self._guard("lane"), _torch.without_torch_function(), torch.no_grad():
+            self.attachment.strange_loss()
+        self.attachment.steps.spent(self._clock() - started)
 
     def _log_step(self, values: Mapping[str, Any]) -> None:
         if not values:
@@ -169,6 +178,11 @@ class Session:
             self._mark("epoch", self.usable(metrics))
             self.attachment.steps.end_epoch()
             self._in_epoch = False
+
+    def batches_end(self) -> None:
+        """The loader has no more batches: often an evaluation comes now."""
+        with self._guard("epoch"):
+            self.attachment.evaluation_may_follow()
 
     def begin_epoch(self) -> None:
         """An iteration over the loader begins: the one before ends, if it trained and was not ended yet."""

@@ -265,12 +265,18 @@ class Batches(Generic[T]):
         attachment = self._session.attachment
         self._session.begin_epoch()
         started = attachment.clock()
-        for item in self._loader:
-            if attachment.here:
-                attachment.fetched(item, attachment.clock() - started)
-            yield item
-            self._call_back()
-            started = attachment.clock()
+        try:
+            for item in self._loader:
+                if attachment.here:
+                    attachment.batch = item
+                    attachment.fetched(item, attachment.clock() - started)
+                yield item
+                self._call_back()
+                started = attachment.clock()
+        finally:
+            attachment.batch = None
+        if attachment.here:
+            self._session.batches_end()
 
 
 def _stop_rule(rule: str | float | None) -> str | float | None:

@@ -90,6 +90,7 @@ class Attachment:
         )
         self.activations, self.wiring, self.clipping = crew.activations, crew.wiring, crew.clipping
         self.flops, self.profiler, self._inputs = crew.flops, crew.profiler, crew.inputs
+        self._sentinel, self._gradients = crew.sentinel, crew.gradients
         self.probes = crew.all
         self._moments = {m: overriding(self.probes, m) for m in MOMENTS}
         self.steps = StepBuilder(
@@ -115,6 +116,9 @@ class Attachment:
         self._full = self._summing = False
         self._trained = -1
         self.hook_started: float | None = None
+        self.batch: Any = None
+        self._told_at_once = 0
+        self._awaiting_evaluation = False
 
     # ------------------------------------------------------------------ entering and leaving
 
@@ -199,6 +203,7 @@ class Attachment:
 
     def _hook(self, *, wanted: bool) -> None:
         """Put the forward hooks on or take them off: one before on sampled steps, one after when wanted."""
+        self._awaiting_evaluation = False
         if not wanted and self._forward is not None:
             self._forward.remove()
             self._forward = None
@@ -245,8 +250,27 @@ class Attachment:
         with Quiet():
             self._call("model_starts", args, recording=recording)
 
+    def evaluation_may_follow(self) -> None:
+        """The loop over the batches has ended: see the next pass, if it is one without autograd.
+
+        It belongs to the step that was made last, which stays an open record until then.
+        """
+        if self._forward is not None or self._compiled or not self._own_seen or self.guard.is_off("forward"):
+            return
+        if self.lane.busy:
+            held = self._lane_held
+            frame = self.steps.reopen()
+            if frame is not None:
+                frame.held.update(held)
+        if self.steps.frame is not None:
+            self._hook(wanted=True)
+            self._awaiting_evaluation = True
+
     def forward(self, module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """A module of the process has run; ``args`` are its arguments, by position and by keyword."""
+        if self._awaiting_evaluation:
+            self._maybe_evaluation(module, args, output)
+            return
         if self._full and self._moments["module_ran"]:
             self._call("module_ran", module, output)
         index = self.patient.layer_of(module)
@@ -267,6 +291,15 @@ class Attachment:
                 self._call("layer_ran_light", index, output)
             if is_model:
                 self._model_ran(args, output, recording=recording)
+
+    def _maybe_evaluation(self, module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """The first pass of the model after the batches: an evaluation, or the training goes on."""
+        if module is not self.patient.model() or _torch.being_transformed() or _torch.in_backward():
+            return
+        self._hook(wanted=False)
+        if not torch.is_grad_enabled():
+            with Quiet():
+                self._model_ran(args, output, recording=False)
 
     def _observe(
         self, index: int, module: torch.nn.Module, args: tuple[Any, ...], output: Any, *, recording: bool
@@ -410,6 +443,57 @@ class Attachment:
         block = lane.hand_over()
         if block is not None:
             self.steps.hand_over(block)
+
+    def strange_loss(self) -> None:
+        """A loss in the lane is not finite, or far from those before: look at it, and fully at the next step.
+
+        Of the newest step there are its batch and, unless they were zeroed, its gradients still. Where the
+        loss is of the step to come, the forward pass is over and the gradients are not there yet.
+        """
+        lost, ahead = self.lane.take_strange()
+        if _torch.being_transformed() or not self.schedule.look(urgent=lost):
+            return
+        batch = self.batch if ahead == self.lane.awaits else None
+        if batch is not None:
+            with self.guard("sentinel"), Quiet():
+                self._sentinel.offer(batch)
+        if ahead:
+            self.steps.close()
+            number = self._told_at_once = self.steps.count + 1
+            if self._plan.number != number or self._plan.plain:
+                self._plan = Plan(number, gradients=True, sampled=False, rare=False, sentinel=False)
+                self._call("next_step", self._plan)
+            return
+        held = sorted(self._lane_held)
+        frame = self.steps.reopen(gradients=self._gradients_stand(held), sentinel=True)
+        if frame is None:
+            return
+        frame.urgent = True
+        frame.held.update(held)
+        with Quiet():
+            with self.guard("gradients"):
+                self._gradients.gradients(frame, None, held)
+            with self.guard("sentinel"):
+                self._sentinel.merge(frame)
+        if not self._plan.sampled or self._plan.number != frame.number + 1:
+            self._plan = unmeasured(0)
+            self._arm(frame.number + 1)
+
+    def _gradients_stand(self, held: list[int]) -> bool:
+        """Whether the gradients of the step that was made are still there; where that can be asked for free.
+
+        The host may have zeroed them since; a gradient that is zero in every element tells nothing then.
+        """
+        for index in held:
+            parameter = self.patient.parameters[index]()
+            gradient = None if parameter is None else parameter.grad
+            if gradient is None:
+                continue
+            if gradient.device.type != "cpu" or gradient.layout is not torch.strided:
+                return False
+            if gradient.any():
+                return True
+        return False
 
     def after_step(self, optimizer: torch.optim.Optimizer, *, closure: bool) -> None:
         """An outermost optimizer has stepped. With a closure, the gradients were made inside of it."""
@@ -562,10 +646,11 @@ class Attachment:
                 self.budget.plain_steps(frame.busy(), frame.watch_s)
             self._emit_item(frame)
             return
-        if frame.started_s is not None and not frame.foreign:
+        if frame.started_s is not None and not frame.foreign and not frame.urgent:
             with self.guard("budget"):
                 busy_s = frame.ended_s - frame.started_s - (frame.wait_s or 0.0)
                 self.budget.step(frame.plan, busy_s, frame.watch_s)
+        frame.urgent = frame.urgent or frame.number == self._told_at_once
         with self.guard("layout"):
             if self.patient.version != self._layout_version:
                 self._layout_version = self.patient.version

@@ -38,7 +38,7 @@ Observing = Callable[[str], Callable[[Callable[..., None]], Callable[..., None]]
 
 
 class Crew:
-    """All probes; the attachment knows four of them by name.
+    """All probes; the attachment knows some of them by name.
 
     Args:
         total_norm: told by torch of every total norm that clipping computes.
@@ -63,9 +63,11 @@ class Crew:
         self.inputs = InputProbe()
         self.flops = FlopsProbe()
         self.profiler = ProfilerProbe(emit)
+        self.sentinel = SentinelProbe()
+        self.gradients = GradientProbe()
         self.all: tuple[Probe, ...] = (
             ClockProbe(host_time),
-            GradientProbe(),
+            self.gradients,
             ScalingProbe(skipped),
             self.clipping,
             LearningRateProbe(),
@@ -76,7 +78,7 @@ class Crew:
             self.inputs,
             TargetProbe(observing),
             self.wiring,
-            SentinelProbe(),
+            self.sentinel,
             self.activations,
             AttentionProbe(observing),
             HistogramProbe(),

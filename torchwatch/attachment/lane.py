@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,7 @@ _LONGEST = 1024
 _MOST_LOGGED = 64 * _LONGEST
 _PATIENCE, _LATEST_S = 4.0, 0.5
 _SHORTEST_WAIT_S, _WAIT_FACTOR, _WAIT_GROWS = 5e-5, 5.0, 1.25
+_JUMP, _FEWEST_LOSSES = 10.0, 8
 
 
 class Lane:
@@ -34,11 +36,14 @@ class Lane:
     Attributes:
         watch_s: what torchwatch took since the last block was handed over (seconds).
         longest_s: a call of ours that takes longer has been waiting for the interpreter or a core (seconds).
+        strange: a loss was logged that is not finite, or ten times as large as all in the block before; see
+            :meth:`take_strange`. Only where the host has the number: nothing is read from a device.
     """
 
     __slots__ = (
-        "_block", "_fetched", "_flush_s", "_hand_over_s", "_optimizer", "_rates", "_samples",
-        "_sequence", "_wait_s", "due", "end_s", "last", "longest_s", "open", "stepping", "watch_s",
+        "_block", "_fetched", "_flush_s", "_hand_over_s", "_highest", "_lost", "_optimizer", "_rates",
+        "_samples", "_sequence", "_strange_at", "_wait_s", "due", "end_s", "last", "longest_s", "open",
+        "stepping", "strange", "watch_s",
     )  # fmt: skip
 
     def __init__(self, flush_s: float) -> None:
@@ -47,6 +52,9 @@ class Lane:
         self.last = self.due = 0
         self.end_s = self.watch_s = self._hand_over_s = 0.0
         self.longest_s = _SHORTEST_WAIT_S
+        self.strange = self._lost = False
+        self._highest = math.inf
+        self._strange_at = 0
         self._block: Block | None = None
         self._optimizer: weakref.ref[torch.optim.Optimizer] | None = None
         self._rates: list[Any] = []
@@ -115,6 +123,11 @@ class Lane:
         return self._block, self.watch_s
 
     @property
+    def awaits(self) -> bool:
+        """Whether a batch was fetched since the newest step."""
+        return self._fetched
+
+    @property
     def has_loss(self) -> bool:
         """Whether the loss of the newest step was logged; also true where there is no step yet."""
         block = self._block
@@ -140,6 +153,12 @@ class Lane:
 
     def _take_watched(self, block: Block) -> None:
         block.watch_s, self.watch_s = self.watch_s, 0.0
+        losses = [v for _, name, v in block.logged if name == "loss" and type(v) is float]
+        if losses:
+            self._lost = not math.isfinite(losses[-1])
+        if len(losses) >= _FEWEST_LOSSES:
+            largest = _JUMP * max(map(abs, losses))
+            self._highest = largest if 0 < largest < math.inf else math.inf
         if block.ends:
             self.longest_s = max(_SHORTEST_WAIT_S, _WAIT_FACTOR * block.watch_s / len(block.ends))
 
@@ -208,9 +227,25 @@ class Lane:
             else:
                 return False
         at = self._place(newest)
+        highest = self._highest
         for name, value in taken:
             block.logged.append((at, name, value))
+            if name == "loss" and type(value) is float and not -highest < value < highest:
+                self._notice(at, value)
         return True
+
+    def _notice(self, at: int, loss: float) -> None:
+        """A loss is out of bounds: say so, of losses that are not finite once."""
+        lost = not math.isfinite(loss)
+        if not (lost and self._lost):
+            self.strange, self._strange_at, self._lost = True, at, lost
+            self._highest = math.inf if lost else _JUMP * abs(loss)
+
+    def take_strange(self) -> tuple[bool, bool]:
+        """Whether the strange loss is not finite, and whether it is of the step to come (else the newest)."""
+        self.strange = False
+        ahead = self._block is None or self._strange_at >= len(self._block.ends)
+        return self._lost, ahead
 
     def put(self, entries: Mapping[str, torch.Tensor | float], newest: torch.Tensor | None) -> None:
         """Take values that are ours already; ``newest`` is one as the host gave it, if that was a tensor."""

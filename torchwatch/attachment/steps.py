@@ -166,16 +166,16 @@ class StepBuilder:
         if pending.wait_s is not None or pending.samples is not None:
             self.lane.fetched(pending.wait_s or 0.0, pending.samples)
 
-    def reopen(self, *, gradients: bool) -> Frame | None:
+    def reopen(self, *, gradients: bool = False, sentinel: bool = False) -> Frame | None:
         """The lane ends, and its newest step is an open record: more of it is to be measured.
 
-        ``gradients``: whether the gradients that it used are still there. None where the lane has no step.
+        ``gradients`` and ``sentinel`` as in its plan. None where the lane has no step.
         """
         newest = self._close_lane(keep=True)
         if newest is None:
             return None
         self.count, self.in_epoch = newest.first - 1, self.in_epoch - 1
-        plan = Plan(newest.first, gradients=gradients, sampled=False, rare=False, sentinel=True)
+        plan = Plan(newest.first, gradients=gradients, sampled=False, rare=False, sentinel=sentinel)
         frame = self.frame = Frame(plan, epoch=newest.epoch)
         frame.started_s, frame.ended_s = newest.started_s, newest.ends[0]
         for _, wait_s, samples in newest.fetched:

@@ -79,6 +79,7 @@ class SentinelProbe(Probe):
         self._recorded = 0
         self._nothing = _Seen(self._memory, (), (), (), [], summed=False, complete=True)
         self._open: list[tuple[Key, torch.Tensor]] = []
+        self._offered: list[tuple[Key, torch.Tensor]] = []
         self._passes: Passes[list[_Sums]] = Passes(_MOST_PASSES)
 
     def next_step(self, plan: Plan) -> None:
@@ -127,6 +128,19 @@ class SentinelProbe(Probe):
         self._open, self._trains = [], False
         self._passes.end(recording=recording)
 
+    def offer(self, batch: Any) -> None:
+        """A batch of the host's loader, of a step in which no forward pass was seen: sum it.
+
+        Its tensors are called ``batch.0``, ``batch.image`` and so on: how they reach the model is not known.
+        """
+        layers, self._open = self._open, []
+        for place, (name, tensor) in enumerate(named_tensors(batch)):
+            if place == _MOST_INPUTS:
+                break
+            self._sum(f"batch.{name}" if name else "batch", tensor)
+        self._offered, self._open = self._open, layers
+        self._seen_any = self._seen_any or bool(self._offered)
+
     def trained(self, turn: int) -> None:
         """The pass is trained on."""
         self._passes.trained(turn)
@@ -147,16 +161,18 @@ class SentinelProbe(Probe):
         complete = len(passes) == self._recorded and not self._overrun
         if self._open and self._trains:  # the model's parts were called, not the model
             passes.append(_packed(self._open))
-        self._open, self._trains = [], False
+        summed = bool(passes) and self._summing
+        if self._offered:
+            passes.append(_packed(self._offered))
+        self._open, self._offered, self._trains = [], [], False
         self._recorded, self._overrun, self._seen_any = 0, False, False
         slots = [(keys, frame.defer(total)) for keys, total in _folded(passes).items()]
-        summed = bool(slots) and self._summing
         frame.put(self.name, _Seen(self._memory, of.layers, of.names, of.owners, slots, summed, complete))
 
     def forget(self) -> None:
         """The model changed: what was summed has old indices."""
         self._recorded = 0
-        self._open, self._trains = [], False
+        self._open, self._offered, self._trains = [], [], False
         self._passes.forget()
 
     def detach(self) -> None:

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any
+
+import numpy as np
 
 from torchwatch.budget import Budget, kind_of
 from torchwatch.check import Severity
@@ -127,6 +130,7 @@ class Recorder:
         self._closed_s = self._ticked_cpu_s = 0.0
         self._dropped_said = self._zoomed_said = 0
         self._said: set[str] = set()
+        self._bad = False
         self._thread = threading.Thread(target=self._run, name="torchwatch-recorder", daemon=True)
 
     # ------------------------------------------------------------------ the training side
@@ -237,7 +241,8 @@ class Recorder:
         pieces.append(step)
         self._budget.recorded(kind_of(frame.plan), time.thread_time() - started, 1)
         self._yield()
-        if others or length(pieces) >= min(self._intervals.room, _LONGEST_LINE):
+        urgent = frame.urgent or self._turns_bad(step.loss)
+        if others or urgent or length(pieces) >= min(self._intervals.room, _LONGEST_LINE):
             self._take_pieces(pieces, fast=fast)
             for other in filter(self._disk.detail, others):
                 self._feed(other)
@@ -255,9 +260,12 @@ class Recorder:
             line = line_of(block)
         self._budget.recorded("plain", time.thread_time() - started, len(line.step))
         self._yield()
+        bad = self._first_bad(line)
         while True:
             room = min(self._intervals.room, _LONGEST_LINE) - length(pieces)
-            if len(line.step) < room:
+            if bad is not None and bad < room:
+                room = bad + 1  # a line ends where things go wrong: it is told of that very step
+            elif len(line.step) < room:
                 return [*pieces, line]
             part, rest = cut(line, room)
             self._take_pieces([*pieces, part], fast=fast)
@@ -265,6 +273,22 @@ class Recorder:
             if rest is None:
                 return []
             pieces, line = [], rest
+            if bad is not None:
+                bad = self._first_bad(line) if bad < room else bad - room
+
+    def _first_bad(self, line: Steps) -> int | None:
+        """Place of the first loss that is not finite after one that was; None where there is none."""
+        losses = () if line.loss is None else line.loss
+        if isinstance(losses, np.ndarray) and not self._bad and np.isfinite(losses).all():
+            return None
+        return next((at for at, loss in enumerate(losses) if self._turns_bad(loss)), None)
+
+    def _turns_bad(self, loss: float | None) -> bool:
+        """Whether this loss is not finite and the one before it was; of each loss in its order."""
+        if loss is None:
+            return False
+        before, self._bad = self._bad, not math.isfinite(loss)
+        return self._bad and not before
 
     def _take(self, item: Item) -> None:
         if isinstance(item, Mark):
