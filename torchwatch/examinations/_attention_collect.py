@@ -18,8 +18,8 @@ from torchwatch.examinations.chunks import in_chunks
 from torchwatch.examinations.examination import NotApplicable
 
 _ROWS = 16
-_MOST_ELEMENTS = 1 << 25
-"""Weights of one call in one chunk (128 MB as float32)."""
+_MOST_ELEMENTS = 1 << 24
+"""Weights of one call in one chunk (64 MB as float32)."""
 _MOST_KEPT = 1 << 26
 """Weights that are kept in full, all calls together (256 MB)."""
 _MOST_CALLS = 512
