@@ -52,7 +52,8 @@ def test_what_was_not_done_is_not_pointed_at(report_of):
 
 
 @pytest.mark.parametrize("render", [html, markdown])
-def test_pointers_are_links_to_their_section(report_of, render):
+def test_pointers_are_links_to_their_section(report_of, render, monkeypatch):
+    monkeypatch.setattr("torchwatch.report.autopsy.page_names", tuple)
     outcome = Outcome("activations", "Activations <b>", "done", Seen((Remark("info", "a <script> b"),)))
     report = dataclasses.replace(report_of("faulty"), autopsy=autopsy(outcome))
     content = sections(report)
