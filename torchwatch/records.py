@@ -182,9 +182,10 @@ class Step(Record):
     first NaN or infinity appeared, on steps whose loss, gradients or weights are not finite: ``where``
     (``input``; ``forward``; ``loss``, the loss function; ``backward``; ``optimizer``, its step;
     ``parameter``, a weight that was not finite before the step), ``name`` (of the layer, "" the model's own
-    code; of the parameter; of the input as in ``inputs``), ``order`` (the layer's place in call order, else
-    None) and ``seen_by`` (``statistics`` of a sampled step, or the ``sentinel`` that sums outputs). Where it
-    is missing on such a step, this step was not watched closely enough.
+    code; of the parameter; of the input as in ``inputs``, or ``batch.0`` where only the loader's batch was
+    seen), ``order`` (the layer's place in call order, else None) and ``seen_by`` (``statistics`` of a sampled
+    step, or the ``sentinel`` that sums outputs). Where it is missing on such a step, this step was not
+    watched closely enough.
 
     Columns, where due; per parameter ``grad_norms`` (L2), ``update_ratios`` (as ``update_ratio``),
     ``weight_norms`` (L2) and on sampled steps ``grad_absmax``, ``grad_nonfinite`` and ``weight_nonfinite``

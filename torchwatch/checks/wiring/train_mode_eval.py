@@ -2,8 +2,8 @@
 
 What it detects
     Between the last training step and an evaluation the model ran without gradients while a dropout layer
-    was in training mode. It is judged where those passes were seen (around sampled steps, or with the
-    sentinel on).
+    was in training mode. It is judged where those passes were seen: after a loop over ``watch.batches``,
+    around sampled steps, or with the sentinel on.
 
 Why it matters
     Dropout makes the validation numbers worse and noisy: early stopping, schedules and comparisons

@@ -10,7 +10,8 @@ the next one. Lists hold the first 64 indices of the latest layout; a key withou
   per channel in such a pass, and how many;
 * ``evaluation_dropout``: whether dropout was active in a pass without autograd since the record before was
   closed (an evaluation after a step belongs to that step); left out where no such pass was seen (the model
-  is looked at on sampled steps, and with the sentinel on) or the model has no dropout;
+  is looked at on sampled steps, with the sentinel on, and once after each loop over ``watch.batches``) or
+  the model has no dropout;
 * ``no_gradient`` and ``no_gradient_since``: trainable parameters without a gradient at the optimizer step,
   and the sampled step since which this has been so;
 * ``zero_gradient`` and ``zero_gradient_since``: trainable parameters whose gradient was exactly 0;
