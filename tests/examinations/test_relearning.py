@@ -58,6 +58,33 @@ def test_targets_that_are_no_numbers_are_left_out(value, monkeypatch):
     assert "too few" in outcome.reason
 
 
+def test_a_gap_in_one_input_stops_no_learning(monkeypatch):
+    monkeypatch.setattr("torchwatch.examinations._training._MOST_STEPS", 50)
+    x = X.clone()
+    x[3, 2] = math.nan
+    result = relearned(network(), train=(x[:300], Y[:300]))
+    assert result.trained_on == 299
+    assert all(math.isfinite(a.train_error) for a in result.attempts)
+
+
+def test_weights_that_are_no_numbers_are_beaten_by_a_fresh_start():
+    model = network()
+    with torch.no_grad():
+        model[0].weight[0, 0] = math.nan
+    result = relearned(model)
+    assert math.isnan(result.attempts[0].error)
+    assert result["restarted"].better
+
+
+@pytest.mark.parametrize("task", ["regression", "multiclass"])
+def test_where_all_targets_are_the_same_nothing_can_be_learned(task):
+    targets = torch.full((400, 1), 3.0) if task == "regression" else torch.ones(400, dtype=torch.long)
+    model = network() if task == "regression" else nn.Linear(6, 2)
+    outcome = autopsy(model, (X, targets), task=task, examine=["relearning"]).outcomes[0]
+    assert outcome.status == "skipped"
+    assert "all targets are the same" in outcome.reason
+
+
 def test_training_that_ended_too_early_goes_on():
     result = relearned(trained(network(), 20))
     assert result["continued"].better

@@ -59,6 +59,14 @@ def _size(attempt: Attempt) -> float:
     return min(1.0, max(0.0, attempt.gain) / _LARGE_GAIN)
 
 
+def _ahead(attempt: Attempt) -> float:
+    """How much of a lead counts, 0 to 1: all of a clear one, of others what is beyond one standard error."""
+    if attempt.better:
+        return _size(attempt)
+    error = (attempt.gain_interval[1] - attempt.gain) / 1.96
+    return min(1.0, max(0.0, attempt.gain - error) / _LARGE_GAIN)
+
+
 def _of_reference(
     reference: Attempt, within: Attempt | None, best_copy: Attempt | None, patient: Attempt
 ) -> Iterator[Evidence]:
@@ -84,7 +92,7 @@ def _of_what_is_left(patient: Attempt, result: Relearning) -> Iterator[Evidence]
     skill = f"{patient.skill:.2f} [{patient.skill_interval[0]:.2f}, {patient.skill_interval[1]:.2f}]"
     if any(a.skill_interval[0] > 0 for a in result.attempts):
         best = max(result.attempts, key=lambda a: a.skill)
-        left = 1 - max(_size(a) for a in result.attempts if a.better or a is patient)
+        left = 1 - max(_ahead(a) for a in result.attempts)
         if left > 0:
             says = (
                 f"The model's skill is {skill}, that of the best learner on the same data {best.skill:.2f}."

@@ -39,6 +39,8 @@ def examine(case: Case) -> Relearning:
     data = _data(case)
     test = tasks.canonical_targets(data.test_targets, case.task)
     naive = _naive(data, test)
+    if not float(naive.mean()) > 0:
+        raise NotApplicable("all targets are the same: there is nothing to learn, pass data with others")
     patient_errors = mistakes(case.predict(data.test_inputs), test, case)
     rows = torch.cat([data.fit, data.stop])
     train_error = float(mistakes(case.predict(data.of(rows)), data.canonical(rows), case).mean())
@@ -103,13 +105,23 @@ def _data(case: Case) -> Data:
 
 
 def _numbers_only(inputs: dict[str, Tensor], targets: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-    """The samples whose targets are numbers: one NaN or infinity among them ends all learning."""
-    if not targets.is_floating_point() or not targets.numel():
+    """The samples whose targets and inputs are numbers: one NaN or infinity among them ends all learning.
+
+    Where hardly any sample is without a gap in its inputs, the model is made for gaps and gets them.
+    """
+    if not targets.numel():
         return inputs, targets
-    kept = torch.isfinite(targets).reshape(targets.shape[0], -1).all(1)
-    if bool(kept.all()):
-        return inputs, targets
+    kept = _finite(targets)
+    for value in inputs.values():
+        finite = _finite(value)
+        if float(finite.float().mean()) > 0.5:
+            kept &= finite
     return {k: v[kept] for k, v in inputs.items()}, targets[kept]
+
+
+def _finite(tensor: Tensor) -> Tensor:
+    """Which samples hold neither NaN nor infinity (N,)."""
+    return torch.isfinite(tensor).reshape(tensor.shape[0], -1).all(1)
 
 
 def _naive(data: Data, test: Tensor) -> Tensor:
@@ -139,7 +151,7 @@ class _Judge:
     ) -> Attempt:
         skill, spread = self._mean(self._naive - errors)
         most = _WINSORISED * self._scale  # a few absurd outputs must not drown a difference in all others
-        gain, apart = self._mean(self._patient.clamp(max=most) - errors.clamp(max=most))
+        gain, apart = self._mean(_at_most(self._patient, most) - _at_most(errors, most))
         return Attempt(
             name,
             what,
@@ -165,6 +177,11 @@ class _Judge:
         seen = case.predict(data.of(rows), learned.model)
         train_error = float(mistakes(seen, data.canonical(rows), case).mean())
         return self.attempt(name, what, errors, train_error, learned.steps, learned.seconds)
+
+
+def _at_most(errors: Tensor, most: float) -> Tensor:
+    """Errors up to a largest one, which an output that is no number has as well."""
+    return errors.nan_to_num(most, most).clamp(max=most)
 
 
 def _references(case: Case, data: Data) -> list[tuple[str, str, Tensor, float]]:
