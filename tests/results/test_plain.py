@@ -27,3 +27,7 @@ def test_dataclasses_arrays_and_mappings_become_json():
 def test_what_is_not_finite_is_null(values):
     said = orjson.loads(orjson.dumps(plain(Result(values))))["values"]
     assert said == [float(v) if np.isfinite(v) else None for v in values]
+
+
+def test_whole_numbers_that_no_json_reader_takes_are_text():
+    assert plain([2**63, 2**64, -(2**63) - 1, 7]) == [2**63, str(2**64), str(-(2**63) - 1), 7]

@@ -109,7 +109,10 @@ def _constant(result: Attributions) -> list[Remark]:
     """An output that does not depend on the input at all."""
 
     def silent(method: MethodAttribution) -> bool:
-        return all(not float(p.importance.max(initial=0.0)) > 0 for p in method.profiles)
+        # without an axis there is no profile, and nothing is known
+        return bool(method.profiles) and not any(
+            float(p.importance.max(initial=0.0)) > 0 for p in method.profiles
+        )
 
     if not all(silent(m) for m in result.methods):
         return []

@@ -40,6 +40,8 @@ def _scalar(value: Any) -> Any:
         value = value.item()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return str(value)  # no JSON number that others read
     if value is None or isinstance(value, (bool, int, str)):
         return value
     return str(value) if isinstance(value, Path) else repr(value)
