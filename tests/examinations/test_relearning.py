@@ -85,6 +85,18 @@ def test_where_all_targets_are_the_same_nothing_can_be_learned(task):
     assert "all targets are the same" in outcome.reason
 
 
+def test_a_model_that_is_hardly_behind_is_not_warned_of():
+    x = torch.randn(900, 6, generator=torch.Generator().manual_seed(2))
+    y = x[:, :1] - x[:, 1:2]
+    model = nn.Linear(6, 1)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[0.97, -0.97, 0.0, 0.0, 0.0, 0.0]]))
+        model.bias.zero_()
+    result = relearned(model, (x[600:], y[600:]), (x[:600], y[:600]))
+    assert result["reference"].better
+    assert {r.severity for r in result.remarks if "reaches" in r.text} == {"info"}
+
+
 def test_training_that_ended_too_early_goes_on():
     result = relearned(trained(network(), 20))
     assert result["continued"].better

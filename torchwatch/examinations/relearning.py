@@ -31,6 +31,8 @@ _STOP_SHARE = 0.2
 _LEARNED_BY_HEART = 0.5
 _WINSORISED = 10.0
 """Largest error of a sample in a comparison of two learners, in units of the naive error."""
+_WORTH_A_WARNING = 0.05
+"""Gain, as a share of the naive error: with many samples a far smaller one is sure, and no fault."""
 _FOLDS = 5
 
 
@@ -234,10 +236,10 @@ def _said(result: Relearning) -> tuple[Remark, ...]:
     for attempt in result.attempts[1:]:
         if attempt.better:
             text = (
-                f"{attempt.what[0].upper()}{attempt.what[1:]} reaches a skill of {attempt.skill:.2f} on "
-                f"held-out samples; the model's is {patient.skill:.2f}."
+                f"{attempt.what[0].upper()}{attempt.what[1:]} reaches a skill of {attempt.skill:.3f} on "
+                f"held-out samples; the model's is {patient.skill:.3f}."
             )
-            said += [Remark("warning", text)]
+            said += [Remark("warning" if attempt.gain >= _WORTH_A_WARNING else "info", text)]
     if result.memorised < _LEARNED_BY_HEART:
         text = (
             f"A copy with fresh weights could not learn {result.memorised_samples} samples by heart: "
