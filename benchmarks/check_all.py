@@ -34,6 +34,7 @@ PARTS: dict[str, list[str]] = {
     "autopsy: ablation": ["-m", "benchmarks.autopsy.ablation", "--rounds", "3"],
     "autopsy: attributions": ["-m", "benchmarks.autopsy.attributions"],
     "overhead, quick": ["benchmarks/overhead/overhead.py", "--quick"],
+    "overhead: Lightning callback": ["benchmarks/overhead/lightning_callback.py"],
 }
 
 

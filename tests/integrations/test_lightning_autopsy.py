@@ -88,11 +88,9 @@ def test_after_early_stopping_once_on_the_best_checkpoint(tmp_path: Path, counte
     assert out == tmp_path / "tb" / "version_0" / "autopsy"
     written = {path.name for path in out.iterdir()}
     assert {"report.html", "report.md", "report.json", "predictions_confusion.png", "loss.png"} <= written
-    body = (out / "report.md").read_text()
+    body = (out / "report.md").read_text().replace("\\", "")
     assert "(early_stop)" in body
-    assert Path(made.checkpoint_callback.best_model_path).name.replace("=", "") in body.replace(
-        "=", ""
-    ).replace("\\", "")
+    assert Path(made.checkpoint_callback.best_model_path).name in body
     notes = [note for note in of(Note, list(read_records(callback.watch.path))) if note.topic == "early_stop"]
     assert len(notes) == 1
     assert "did not improve in the last 2 records" in notes[0].message
