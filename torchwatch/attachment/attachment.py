@@ -37,6 +37,7 @@ from torchwatch.attachment.hooks import (
     skipped_hook,
     total_norm_hook,
 )
+from torchwatch.attachment.newest import gradients_stand
 from torchwatch.attachment.quiet import Quiet
 from torchwatch.attachment.steps import StepBuilder
 from torchwatch.budget import Budget
@@ -465,7 +466,7 @@ class Attachment:
                 self._call("next_step", self._plan)
             return
         held = sorted(self._lane_held)
-        frame = self.steps.reopen(gradients=self._gradients_stand(held), sentinel=True)
+        frame = self.steps.reopen(gradients=gradients_stand(self.patient, held), sentinel=True)
         if frame is None:
             return
         frame.urgent = True
@@ -478,22 +479,6 @@ class Attachment:
         if not self._plan.sampled or self._plan.number != frame.number + 1:
             self._plan = unmeasured(0)
             self._arm(frame.number + 1)
-
-    def _gradients_stand(self, held: list[int]) -> bool:
-        """Whether the gradients of the step that was made are still there; where that can be asked for free.
-
-        The host may have zeroed them since; a gradient that is zero in every element tells nothing then.
-        """
-        for index in held:
-            parameter = self.patient.parameters[index]()
-            gradient = None if parameter is None else parameter.grad
-            if gradient is None:
-                continue
-            if gradient.device.type != "cpu" or gradient.layout is not torch.strided:
-                return False
-            if gradient.any():
-                return True
-        return False
 
     def after_step(self, optimizer: torch.optim.Optimizer, *, closure: bool) -> None:
         """An outermost optimizer has stepped. With a closure, the gradients were made inside of it."""

@@ -1,4 +1,7 @@
-"""The record of the step in progress: when it opens and closes, and what belongs to it."""
+"""The record of the step in progress: when it opens and closes, and what belongs to it.
+
+A few lines longer than a file should be: which step a value belongs to is decided here alone.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Callable
 import torch
 
 from torchwatch.attachment.lane import Lane
+from torchwatch.attachment.newest import frame_of
 from torchwatch.attachment.quiet import Quiet
 from torchwatch.guard import Guard
 from torchwatch.probe import Block, Frame, Probe
@@ -175,19 +179,11 @@ class StepBuilder:
         if newest is None:
             return None
         self.count, self.in_epoch = newest.first - 1, self.in_epoch - 1
-        plan = Plan(newest.first, gradients=gradients, sampled=False, rare=False, sentinel=sentinel)
-        frame = self.frame = Frame(plan, epoch=newest.epoch)
-        frame.started_s, frame.ended_s = newest.started_s, newest.ends[0]
-        for _, wait_s, samples in newest.fetched:
-            frame.wait_s = frame.wait_s if wait_s is None else wait_s
-            if samples is not None:
-                frame.fields["samples"] = samples
-        rates = newest.rates[-1][1]
-        frame.put("learning_rate", [(frame.defer(r),) if isinstance(r, torch.Tensor) else r for r in rates])
+        self.frame, logged = frame_of(newest, gradients=gradients, sentinel=sentinel)
         with self._guard("loss"):
-            self._loss.take(frame, [(name, "log", value) for _, name, value in newest.logged])
+            self._loss.take(self.frame, logged)
         self._logged_now = True
-        return frame
+        return self.frame
 
     def _close_lane(self, *, keep: bool = False) -> Block | None:
         """The lane ends; with ``keep`` its newest step is given back, not handed over."""
