@@ -27,6 +27,7 @@ lint: $(STAMP)
 
 # All tests, slow ones too, and the benches; writes what it saw to docs/checked.md.
 check: lint
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[pretrained]"
 	$(BIN)/python benchmarks/check_all.py
 
 clean:
