@@ -118,3 +118,10 @@ def test_what_cannot_be_examined_is_said():
     case = laid_out(data=[(X,)])
     with pytest.raises(UsageError, match="hold no targets"):
         case.errors(case.outputs)
+
+
+def test_reading_takes_half_of_the_time_at_most():
+    now = iter(range(100))
+    batches = ((torch.zeros(4, 5), torch.zeros(4, 1)) for _ in range(1000))
+    case = Case(AutopsyInputs(nn.Linear(5, 1), batches), Options(time_limit_s=10), clock=lambda: next(now))
+    assert len(case.samples) == 20

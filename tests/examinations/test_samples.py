@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -60,6 +62,20 @@ def test_an_endless_loader_ends():
     assert len(samples) == 5
     assert samples.available is None
     assert_pairs(samples)
+
+
+def test_batches_of_nothing_without_end_are_no_data():
+    with pytest.raises(UsageError, match="no samples"):
+        take(((torch.zeros(0, 2), torch.zeros(0)) for _ in itertools.count()), 5, 0)
+
+
+def test_reading_ends_when_it_is_told_to():
+    batches = ((torch.zeros(4, 2), torch.zeros(4)) for _ in itertools.count())
+    samples = take(batches, 100, 0, lambda read: read >= 12)
+    assert (len(samples), samples.available) == (12, None)
+    assert (
+        len(take(TensorDataset(torch.zeros(500, 2), torch.zeros(500)), 400, 0, lambda read: read > 0)) == 64
+    )
 
 
 def test_a_stream_that_ends_is_counted():

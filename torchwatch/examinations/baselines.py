@@ -81,7 +81,12 @@ def _training_targets(case: Case) -> Tensor | None:
     if case.inputs.train_data is None:
         return None
     count = max(case.options.samples, _LEAST_TRAINING)
-    taken = take(case.inputs.train_data, count, case.options.seed, lambda done: case.tick(done, count))
+
+    def told(done: int) -> bool:
+        case.tick(done, count)
+        return False
+
+    taken = take(case.inputs.train_data, count, case.options.seed, told)
     if taken.targets is None:
         return None
     targets = tasks.canonical_targets(taken.targets, case.task)

@@ -126,7 +126,7 @@ class Case:
         self.results: dict[str, Any] = {}
         self.progress: Progress = silent
         self._clock, self._started_s = clock, clock()
-        self.samples: Samples = take(inputs.data, self.options.samples, self.options.seed)
+        self.samples: Samples = take(inputs.data, self.options.samples, self.options.seed, self._enough)
         self.main = self._main()
         self.axes = name_axes(inputs.axes, self.samples.inputs[self.main], self.model)
         first = self._first_outputs()
@@ -252,6 +252,11 @@ class Case:
         limit = self.options.time_limit_s
         if limit is not None and self._clock() - self._started_s >= limit:
             raise OutOfTime(f"the time limit of {limit:g} s was over: raise it with --time-limit")
+
+    def _enough(self, read: int) -> bool:
+        """Whether reading has to end: half of the time is over, and there is something to examine."""
+        limit = self.options.time_limit_s
+        return read > 0 and limit is not None and 2 * (self._clock() - self._started_s) >= limit
 
     def tick(self, done: int, total: int) -> None:
         """Say how far an examination is, and end it when its time is over."""

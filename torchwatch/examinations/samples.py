@@ -25,7 +25,8 @@ _SCANNED = 20
 _LEAST_SCANNED = 2_000
 _BATCH = 64
 
-Say = Callable[[int], None]
+Enough = Callable[[int], bool]
+"""Called with the number of samples read so far: whether reading is to end with them."""
 
 
 @dataclass(frozen=True)
@@ -57,20 +58,20 @@ class Samples:
         return int(self.index.size)
 
 
-def take(data: Iterable[Any], count: int, seed: int, say: Say = lambda _: None) -> Samples:
+def take(data: Iterable[Any], count: int, seed: int, enough: Enough = lambda _: False) -> Samples:
     """Exactly ``count`` samples of the data, or all where there are fewer.
 
     Args:
         data: as :class:`~torchwatch.results.AutopsyInputs` takes it.
         count: how many.
         seed: of the choice.
-        say: called with the number of samples read so far.
+        enough: called with the number of samples read so far; what it ends is sampled from those.
 
     Raises:
         UsageError: there are none, or the batches have a form that is not understood.
     """
     rng = np.random.default_rng(seed)
-    rows, available, form = _rows(data, count, rng, say)
+    rows, available, form = _rows(data, count, rng, enough)
     if not rows:
         raise UsageError("the data hold no samples: pass a loader that yields at least one batch")
     rows.sort(key=lambda row: row.index)
@@ -79,7 +80,7 @@ def take(data: Iterable[Any], count: int, seed: int, say: Say = lambda _: None) 
 
 
 def _rows(
-    data: Iterable[Any], count: int, rng: np.random.Generator, say: Say
+    data: Iterable[Any], count: int, rng: np.random.Generator, enough: Enough
 ) -> tuple[list[Row], int | None, str]:
     found = indexed(data)
     if found is not None:
@@ -92,9 +93,10 @@ def _rows(
         for batch in loader:
             form, read = _split(batch)
             rows += [_numbered(row, int(picked[len(rows) + i])) for i, row in enumerate(read)]
-            say(len(rows))
+            if enough(len(rows)):
+                break
         return rows, size, form
-    return _scanned(data, count, rng, say)
+    return _scanned(data, count, rng, enough)
 
 
 def indexed(data: Any) -> tuple[Dataset[Any], Any] | None:
@@ -114,21 +116,23 @@ def indexed(data: Any) -> tuple[Dataset[Any], Any] | None:
 
 
 def _scanned(
-    data: Iterable[Any], count: int, rng: np.random.Generator, say: Say
+    data: Iterable[Any], count: int, rng: np.random.Generator, enough: Enough
 ) -> tuple[list[Row], int | None, str]:
     """Algorithm R over the rows of the batches, up to a limit that ends endless loaders too."""
     limit = max(_LEAST_SCANNED, _SCANNED * count)
     reservoir: list[Row] = []
-    seen, form = 0, ""
+    seen, form, empty = 0, "", 0
     for batch in _batches(data):
         form, rows = _split(batch)
+        empty = 0 if rows else empty + 1
+        if empty >= _LEAST_SCANNED:
+            break  # it gives batches without end, and nothing in them
         for row in rows:
             place = seen if seen < count else int(rng.integers(seen + 1))
             if place < count:
                 reservoir[place : place + 1] = [_numbered(row, seen)]
             seen += 1
-        say(seen)
-        if seen >= limit:
+        if seen >= limit or enough(seen):
             return reservoir, None, form
     return reservoir, seen, form
 
