@@ -8,6 +8,7 @@ import torch
 
 from tests.helpers_patients import PATIENTS, admit, assert_untouched
 from tests.helpers_scored import noise, said
+from torchwatch.examinations import failures
 from torchwatch.postmortem import autopsy
 from torchwatch.results import plain
 
@@ -139,6 +140,13 @@ def test_nan_and_constant_predictions_do_no_harm():
     assert flat.not_sliced["predicted value"] == "it has a single value"
     with pytest.raises(KeyError, match="no errors to rank"):
         said(np.full((4, 1), np.nan), np.full((4, 1), 2.0), "failures")
+
+
+@pytest.mark.parametrize(("classifies", "severity"), [(True, "info"), (False, "warning")])
+def test_mistakes_of_a_good_classifier_are_few_and_no_warning(classifies, severity):
+    error = np.r_[np.full(5, 5.0), np.full(95, 0.01)]
+    (remark,) = failures._remarks((), error, classifies=classifies)
+    assert remark.severity == severity
 
 
 def test_slices_of_a_group_column_compare_samples_and_subjects_are_drawn_as_a_whole_elsewhere():

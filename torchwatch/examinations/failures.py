@@ -50,7 +50,7 @@ def examine(case: Case) -> Failures:
         error_name=_error_name(known),
         slices=slices,
         not_sliced=not_sliced,
-        remarks=_remarks(slices, error),
+        remarks=_remarks(slices, error, classifies=case.task.classifies),
     )
 
 
@@ -121,7 +121,9 @@ def _simple(value: Any) -> Any:
 # ---------------------------------------------------------------------- remarks
 
 
-def _remarks(slices: tuple[Slices, ...], error: npt.NDArray[np.float64]) -> tuple[Remark, ...]:
+def _remarks(
+    slices: tuple[Slices, ...], error: npt.NDArray[np.float64], *, classifies: bool
+) -> tuple[Remark, ...]:
     """The clearest slice of each column, p corrected for the number of columns as well."""
     remarks = []
     for each in slices:
@@ -135,7 +137,8 @@ def _remarks(slices: tuple[Slices, ...], error: npt.NDArray[np.float64]) -> tupl
     if error.size >= 100 and share > 0.5:
         text = f"The worst 5 % of the samples make {percent(share)} of the summed error."
         fix = "Look at these samples one by one: wrong labels and broken inputs collect there."
-        remarks.append(Remark("warning", text, fix))
+        # of a good classifier's log-loss nearly all lies in its few mistakes
+        remarks.append(Remark("info" if classifies else "warning", text, fix))
     return tuple(remarks)
 
 
