@@ -80,6 +80,9 @@ def autopsy_sections(autopsy: Autopsy) -> list[Section]:
     """One section per examination that was done, the verdict first, then those that were not and why."""
     done = sorted((o for o in autopsy.outcomes if o.status == "done"), key=_place)
     sections = [Section(o.title, f"autopsy-{o.name.replace('_', '-')}", _blocks(o)) for o in done]
+    noticed = _remarks(autopsy.about)
+    if noticed:
+        sections.append(Section("What was examined", "autopsy-about", noticed))
     failed = [o for o in autopsy.outcomes if o.status != "done"]
     if failed:
         rows = [
@@ -98,10 +101,15 @@ def _place(outcome: Outcome) -> int:
 
 def _blocks(outcome: Outcome) -> list[Block]:
     """The remarks of a result, then its page."""
-    remarks: list[Block] = [
-        Callout(r.severity, r.text, r.fix) if r.severity != "info" else Text(f"{r.text} {r.fix}".strip())
-        for r in getattr(outcome.result, "remarks", ())
-    ]
+    remarks = _remarks(outcome.result)
     if outcome.name not in page_names():
         return remarks
     return remarks + list(page_of(outcome.name).blocks(outcome.result))
+
+
+def _remarks(said: Any) -> list[Block]:
+    """The remarks of a result, or of what was examined."""
+    return [
+        Callout(r.severity, r.text, r.fix) if r.severity != "info" else Text(f"{r.text} {r.fix}".strip())
+        for r in getattr(said, "remarks", ())
+    ]
