@@ -189,6 +189,14 @@ def test_a_checkpoint_that_does_not_fit_names_its_keys(trained, tmp_path, capsys
     assert "extra.weight" in said
 
 
+def test_an_out_that_cannot_be_written_is_said_before_anything_is_examined(trained, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert postmortem(trained, tmp_path / "file" / "deep", "--use-recipe") == 2
+    said = capsys.readouterr().err
+    assert "the report cannot be written to" in said
+    assert "examining" not in said
+
+
 class Payload:
     def __reduce__(self):
         return (print, ("this ran",))

@@ -68,18 +68,20 @@ def command(
       torchwatch postmortem runs/digits.jsonl --build train.py:build --checkpoint best.pt
     """  # noqa: D301 - `\b` keeps click from filling the example
     from torchwatch.report.jsonfile import render
-    from torchwatch.report.write import default_directory, write_report
+    from torchwatch.report.write import check_writable, default_directory, write_report
 
     say = _said_when_slow(time.monotonic)
     report = _read(run, columns)
     spec = _spec(report, wanted)
+    target = out if out is not None else default_directory(Path(run))
     interrupted = False
     if spec is not None:
         from torchwatch.commands._autopsy import examine
 
+        check_writable(target)
         examined, interrupted = examine(spec, report.diagnosis, wanted)
         report = dataclasses.replace(report, autopsy=examined)
-    paths = write_report(report, out if out is not None else default_directory(Path(run)), say)
+    paths = write_report(report, target, say)
     if as_json:
         print_json_text(render(report))
     else:

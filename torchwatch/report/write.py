@@ -90,6 +90,18 @@ def _write(
         ) from error
 
 
+def check_writable(out: Path) -> None:
+    """Say before minutes of work that a report cannot be written there; nothing is made.
+
+    Raises:
+        UsageError: it, or the nearest folder above it that exists, is no folder or cannot be written.
+    """
+    nearest = next(p for p in (out, *out.absolute().parents) if p.exists())
+    reason = "Not a directory" if not nearest.is_dir() else "Permission denied"
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise UsageError(f"the report cannot be written to {printable(out)}: {reason}")
+
+
 def write_private(path: Path, data: bytes) -> Path:
     """Through a new file of private mode, so that an old report is never half replaced."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
