@@ -66,10 +66,10 @@ def conduct(
     wanted = chosen(examine)
     patient = inputs.model
     check_model(patient)
-    with untouched(unwrapped(patient)):
+    with untouched(unwrapped(patient)):  # and again for each examination, so that one copy is held at a time
         listen("reading samples", 0, 1)
         case = _case(inputs, options, device, diagnosis, clock)
-        outcomes = _outcomes(wanted, case, listen, clock, until_interrupted=until_interrupted)
+    outcomes = _outcomes(wanted, case, listen, clock, until_interrupted=until_interrupted)
     return Autopsy(_about(case, clock() - started_s), outcomes)
 
 
@@ -81,13 +81,11 @@ def _case(
     clock: Callable[[], float],
 ) -> Case:
     try:
-        case = Case(inputs, options, device=device, diagnosis=diagnosis, clock=clock)
+        return Case(inputs, options, device=device, diagnosis=diagnosis, clock=clock)
     except TorchwatchError:
         raise
     except Exception as error:
         raise UsageError(f"the model or its data raised on the first samples: {_why(error)}") from error
-    case.model.eval()
-    return case
 
 
 def _outcomes(

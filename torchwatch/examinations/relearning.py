@@ -8,6 +8,8 @@ cannot says that the architecture is in the way; where nothing does better, the 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -70,7 +72,7 @@ def examine(case: Case) -> Relearning:
         own_split=data.own_split,
         remarks=tuple(remarks),
     )
-    return Relearning(**{n: getattr(result, n) for n in result.__slots__} | {"remarks": _said(result)})
+    return replace(result, remarks=_said(result))
 
 
 _TRAINED = {
