@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Mapping
 from typing import Any
 
+from torchwatch.probes.loss import SHARE
 from torchwatch.recorder import is_evaluation
 from torchwatch.watcher import Watcher
 from torchwatch_integrations._guest import inside, say
@@ -60,12 +61,14 @@ class Recording:
         pending = session.attachment.steps.pending
         of_passes = [source for name, source, _ in pending.logged if name == "loss"]
         self._loss_seen = self._loss_seen or bool(of_passes)
-        factor = 1 if self._factor is None else self._factor * len(of_passes)
-        if factor > 1:
-            pending.logged = [
-                (name, source, value * factor if name == "loss" and source == "output" else value)
-                for name, source, value in pending.logged
-            ]
+        if self._factor is None:
+            return
+        # Shares of a step's loss are added up by the probe, other losses are averaged there.
+        factors = {SHARE: self._factor, "output": self._factor * len(of_passes)}
+        pending.logged = [
+            (name, source, value * factors.get(source, 1) if name == "loss" else value)
+            for name, source, value in pending.logged
+        ]
 
     def logged(self, logs: Mapping[str, Any]) -> None:
         """What the Trainer logs: it has read these numbers from the device already."""
